@@ -1,0 +1,182 @@
+"""Tables between stages: parquet with a checked schema and a stamp, JSON with a stamp."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from phenopipe.errors import UserError
+from phenopipe.formats.atomic import atomic
+
+STAMP_KEY = "phenopipe"
+FORMAT_VERSION = 1
+Stamp = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a table holds: columns in order, each with its type and its meaning.
+
+    Attributes
+    ----------
+    name : str
+        Name of the format, stored in the file and checked by readers.
+    columns : mapping of str to (dtype, str)
+        Type and unit or meaning of each column. ``pl.Array(pl.Float32)`` without a width
+        accepts any width.
+    unique : tuple of str
+        Columns that together name a row; no two rows may share them.
+    extra : tuple of str
+        Prefixes of further columns that a table may have after its own.
+    """
+
+    name: str
+    columns: Mapping[str, tuple[Any, str]]
+    unique: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def empty(self) -> pl.DataFrame:
+        """Return a table of this format without rows."""
+        return pl.DataFrame(schema={name: dtype for name, (dtype, _) in self.columns.items()})
+
+    def check(self, frame: pl.DataFrame, where: Path | str) -> None:
+        """Raise if a column is absent, of another type, or unknown, or a row is doubled."""
+        for name, (dtype, _) in self.columns.items():
+            if name not in frame.columns:
+                raise UserError(f"{where}: no column {name!r}, wanted by format {self.name}")
+            if not _fits(frame.schema[name], dtype):
+                raise UserError(
+                    f"{where}: column {name!r} is {frame.schema[name]}, wanted {dtype}"
+                )
+        for name in frame.columns:
+            if name not in self.columns and not name.startswith(self.extra or "\0"):
+                raise UserError(f"{where}: unknown column {name!r} for format {self.name}")
+        if self.unique:
+            doubled = frame.select(self.unique).is_duplicated()
+            if doubled.any():
+                row = frame.filter(doubled).select(self.unique).row(0)
+                raise UserError(f"{where}: two rows with {self.unique} = {row}, wanted one")
+
+
+def _fits(found: pl.DataType, wanted: object) -> bool:
+    if isinstance(wanted, type) and issubclass(wanted, pl.DataType):
+        return isinstance(found, wanted)
+    return found == wanted
+
+
+def write_table(path: Path, frame: pl.DataFrame, schema: Schema, stamp: Stamp) -> None:
+    """Write a checked table with its stamp; equal tables and stamps give equal bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The parquet file; it appears whole or not at all.
+    frame : DataFrame
+        Columns of the schema in any order, then permitted further ones.
+    schema : Schema
+        The format.
+    stamp : mapping
+        Deterministic facts about the step (``files.stamp``).
+
+    Raises
+    ------
+    UserError
+        If the table does not fit the schema.
+    """
+    rest = [name for name in frame.columns if name not in schema.columns]
+    schema.check(frame, path)
+    ordered = frame.select([*schema.columns, *rest])
+    metadata = {STAMP_KEY: _dump({"format": schema.name, "format_version": FORMAT_VERSION, **stamp})}
+    with atomic(path) as temporary:
+        ordered.write_parquet(temporary, metadata=metadata)
+
+
+def read_table(path: Path, schema: Schema, columns: list[str] | None = None) -> pl.DataFrame:
+    """Read a table and check it; ``columns`` reads only some, unchecked rows apart.
+
+    Raises
+    ------
+    UserError
+        If the file is not readable parquet of this format.
+    """
+    stamp = read_stamp(path)
+    if stamp.get("format") != schema.name:
+        raise UserError(
+            f"{path}: holds format {stamp.get('format')!r}, wanted {schema.name!r}"
+        )
+    if stamp.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format version {stamp.get('format_version')}, wanted {FORMAT_VERSION}"
+        )
+    if columns is not None:
+        return pl.read_parquet(path, columns=columns)
+    frame = pl.read_parquet(path)
+    schema.check(frame, path)
+    return frame
+
+
+def read_stamp(path: Path) -> dict[str, Any]:
+    """Read the stamp of a parquet or JSON file without its rows.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or carries no stamp.
+    """
+    if path.suffix == ".json":
+        return dict(_load(path).get(STAMP_KEY, {}))
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({error})") from None
+    if STAMP_KEY.encode() not in metadata:
+        raise UserError(f"{path}: no phenopipe stamp, wanted a file that a rule made")
+    return dict(json.loads(metadata[STAMP_KEY.encode()]))
+
+
+def write_json(path: Path, content: Mapping[str, Any], stamp: Stamp) -> None:
+    """Write a mapping and its stamp as JSON, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(_dump({**content, STAMP_KEY: dict(stamp)}, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote, without the stamp."""
+    return {key: value for key, value in _load(path).items() if key != STAMP_KEY}
+
+
+def read_any(path: Path) -> pl.DataFrame:
+    """Read a user's own table: parquet, or CSV or TSV, gzipped or not.
+
+    Raises
+    ------
+    UserError
+        If the kind of file is unknown or the file cannot be parsed.
+    """
+    name = path.name.removesuffix(".gz")
+    try:
+        if name.endswith(".parquet"):
+            return pl.read_parquet(path)
+        if name.endswith((".csv", ".tsv", ".txt")):
+            first = "\t" if name.endswith(".tsv") else ","
+            # All rows decide a column's type: a sample of them guesses wrong.
+            return pl.read_csv(path, separator=first, infer_schema_length=None)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read as a table ({reason})") from None
+    raise UserError(f"{path}: unknown kind of table, wanted .parquet, .csv or .tsv (.gz)")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable JSON ({error})") from None
+
+
+def _dump(content: Mapping[str, Any], indent: int | None = None) -> str:
+    return json.dumps(content, indent=indent, sort_keys=True, default=str)

@@ -1,0 +1,213 @@
+"""Knobs: the typed settings of one step, to the command line and back.
+
+A step is a command. Its rule hands it files (``--embeddings FILE``), names (``--experiment
+NAME``, the rule's wildcards) and knobs (``--null-draws 1000``); this module writes and
+reads all three, and runs the command so that a user's mistake ends in one line.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from phenopipe import __version__
+from phenopipe.errors import UserError
+from phenopipe.formats.fingerprint import fingerprint
+
+
+class Knobs(BaseModel):
+    """Settings of one step. The docstring under a field becomes its ``--help``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def as_flags(self) -> list[str]:
+        """Write the settings as the flags that :func:`parse_step` reads."""
+        flags: list[str] = []
+        for name, value in self.model_dump(mode="json", exclude_none=True).items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            flags += [_flag(name), text]
+        return flags
+
+
+class StepFiles(argparse.Namespace):
+    """Files and names of one step: each flag is an attribute.
+
+    ``stamp`` holds the deterministic facts that every output carries: stage, step,
+    version, names, knobs, and the fingerprint of every input.
+    """
+
+    stamp: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - Path, list of Path, str or None
+        raise AttributeError(name)
+
+
+K = TypeVar("K", bound=Knobs)
+
+
+def parse_step(
+    knobs: type[K],
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    names: Sequence[str] = (),
+    doc: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> tuple[StepFiles, K]:
+    """Read one step's command line and check that its inputs exist.
+
+    Parameters
+    ----------
+    knobs : type
+        The step's knobs class.
+    inputs, outputs : list of str
+        Names of file flags. ``"wells"`` is one file, ``"wells*"`` any number of files,
+        ``"genes?"`` a file that may be left out.
+    names : list of str
+        Names of the rule's wildcards, such as ``"experiment"``.
+    doc : str
+        The module's docstring; its first line names the step.
+
+    Returns
+    -------
+    files : StepFiles
+        A path, list of paths, or None for each file, a string for each name, and the stamp.
+    knobs : Knobs
+        The checked settings.
+
+    Raises
+    ------
+    UserError
+        If an input does not exist.
+    """
+    parser = argparse.ArgumentParser(description=doc, argument_default=argparse.SUPPRESS)
+    for spec in (*inputs, *outputs):
+        _add_file(parser, spec)
+    for name in names:
+        parser.add_argument(_flag(name), required=True, metavar="NAME")
+    for name, field in knobs.model_fields.items():
+        parser.add_argument(_flag(name), help=field.description, metavar="VALUE")
+    given = vars(parser.parse_args(argv))
+    files = StepFiles()
+    for spec in (*inputs, *outputs):
+        name = spec.rstrip("*?")
+        setattr(files, name, given.pop(name, [] if spec.endswith("*") else None))
+    for name in names:
+        setattr(files, name, given.pop(name))
+    settings = knobs.model_validate({name: _read(text) for name, text in given.items()})
+    read = {spec.rstrip("*?"): _paths(files, spec) for spec in inputs}
+    for name, paths in read.items():
+        for path in paths:
+            if not path.exists():
+                raise UserError(f"{path}: no such file, wanted by {_flag(name)}")
+    stage, _, step = _caller().partition(".")
+    files.stamp = {
+        "stage": stage,
+        "step": step,
+        "version": __version__,
+        "names": {name: getattr(files, name) for name in names},
+        "knobs": settings.model_dump(mode="json"),
+        "inputs": {name: [fingerprint(p) for p in paths] for name, paths in read.items()},
+    }
+    _RUNNING.update(
+        stamp=files.stamp, outputs=[p for spec in outputs for p in _paths(files, spec)]
+    )
+    return files, settings
+
+
+# What the running command wrote, for its provenance record; one command is one process.
+_RUNNING: dict[str, Any] = {}
+
+
+def run_step(main: Callable[[], None]) -> None:
+    """Run a command: a user's mistake becomes one line, success a provenance record."""
+    started = time.time()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except ValidationError as error:
+        sys.exit(f"error: {describe(error)}")
+    _record(started)
+
+
+def describe(error: ValidationError, prefix: str = "") -> str:
+    """Tell a pydantic error in one line: key path, value found, what is wanted.
+
+    Examples
+    --------
+    >>> class Example(Knobs):
+    ...     draws: int = 10
+    >>> try:
+    ...     Example.model_validate({"drawz": 3})
+    ... except ValidationError as error:
+    ...     describe(error, "consistency.pvalues")
+    'consistency.pvalues.drawz: unknown key (found 3)'
+    """
+    told = []
+    for one in error.errors():
+        key = ".".join(str(part) for part in (prefix, *one["loc"]) if part != "")
+        if one["type"] == "extra_forbidden":
+            told.append(f"{key}: unknown key (found {one['input']!r})")
+        elif one["type"] == "missing":
+            told.append(f"{key}: missing key")
+        else:
+            wanted = one["msg"].removeprefix("Value error, ")
+            told.append(f"{key}: {wanted} (found {one['input']!r})")
+    return "; ".join(told)
+
+
+def _record(started: float) -> None:
+    """Write who ran the step, where and when, apart from results: those stay equal."""
+    stamp, outputs = _RUNNING.get("stamp"), _RUNNING.get("outputs")
+    if not stamp or not outputs:
+        return
+    name = "_".join([stamp["step"], *map(str, stamp["names"].values())])
+    path = Path("logs", "provenance", stamp["stage"], f"{name}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "stamp": stamp,
+        "outputs": {str(p): fingerprint(p) for p in outputs if p.exists()},
+        "host": platform.node(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "started": started,
+        "seconds": round(time.time() - started, 3),
+    }
+    path.write_text(json.dumps(record, indent=1, sort_keys=True))
+
+
+def _caller() -> str:
+    """Name the command as ``stage.step``, from the module that Python was asked to run."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    name = spec.name if spec else ""
+    return name.removeprefix("phenopipe.") if name.startswith("phenopipe.") else "library."
+
+
+def _add_file(parser: argparse.ArgumentParser, spec: str) -> None:
+    name = spec.rstrip("*?")
+    if spec.endswith("*"):
+        parser.add_argument(_flag(name), type=Path, nargs="*", default=[], metavar="FILE")
+    else:
+        required = not spec.endswith("?")
+        parser.add_argument(_flag(name), type=Path, required=required, metavar="FILE")
+
+
+def _paths(files: StepFiles, spec: str) -> list[Path]:
+    value = getattr(files, spec.rstrip("*?"))
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _read(text: str) -> object:
+    """Read a flag's value: JSON where it is a list or mapping, else the text itself."""
+    return json.loads(text) if text.startswith(("[", "{")) else text
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

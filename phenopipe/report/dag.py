@@ -1,0 +1,200 @@
+"""The figure of the stages and the files between them, as one SVG.
+
+It is drawn from the two tables below, with no layout program, so that the README and the
+report show the same picture, in light and in dark.
+"""
+
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from phenopipe.formats.atomic import atomic
+
+WIDTH, HEIGHT = 1040, 414
+BOX_WIDTH, BOX_HEIGHT = 164, 74
+CORNER = 9
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its box, and the question that it answers.
+
+    ``x`` and ``y`` are the centre of the box; ``question`` is one or two lines.
+    """
+
+    name: str
+    question: tuple[str, ...]
+    x: int
+    y: int
+    width: int = BOX_WIDTH
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What one stage hands to another, and the way its line takes.
+
+    ``points`` are corners of the line from box to box; ``label_at`` the label's middle.
+    """
+
+    source: str
+    target: str
+    label: str
+    points: tuple[tuple[int, int], ...]
+    label_at: tuple[int, int]
+    is_encoder: bool = False
+
+
+COLUMNS = (102, 310, 518, 726, 938)
+ROWS = (54, 196, 356)
+
+STAGES = (
+    Stage("screen", ("what was done to which well,", "where are its pixels?"), 102, 54),
+    Stage("qc", ("which images and wells", "can be trusted?"), 310, 54),
+    Stage("undersample", ("enough replicates?", "how many controls?"), 518, 54),
+    Stage("phenoprints", ("which wells make", "the training set?"), 726, 54),
+    Stage("pretrain", ("train an encoder",), 938, 54),
+    Stage("embed", ("what does the encoder see,", "at every block?"), 310, 196),
+    Stage("align", ("what of that", "is batch effect?"), 518, 196),
+    Stage("consistency", ("which conditions change cells", "the same way every time?"), 726, 196),
+    Stage("probe", ("which block separates", "biology best?"), 310, 356),
+    Stage("benchmark", ("how good is the map?",), 518, 356),
+    Stage("report", ("what did we learn?", "reads every table above"), 832, 356, 376),
+)
+
+EDGES = (
+    Edge("screen", "qc", "wells", ((184, 54), (228, 54)), (206, 44)),
+    Edge("qc", "undersample", "flags", ((392, 54), (436, 54)), (414, 44)),
+    Edge("undersample", "phenoprints", "wells", ((600, 54), (644, 54)), (622, 44)),
+    Edge("phenoprints", "pretrain", "manifest", ((808, 54), (856, 54)), (832, 44)),
+    Edge("screen", "embed", "pixels", ((102, 91), (102, 196), (228, 196)), (165, 186)),
+    Edge("qc", "align", "trusted controls", ((340, 91), (340, 126), (518, 126), (518, 159)), (429, 116)),
+    Edge("embed", "align", "blocks", ((392, 196), (436, 196)), (414, 186)),
+    Edge("align", "consistency", "wells", ((600, 196), (644, 196)), (622, 186)),
+    Edge("consistency", "phenoprints", "p-values", ((726, 159), (726, 91)), (758, 129)),
+    Edge("embed", "probe", "blocks", ((260, 233), (260, 319)), (234, 280)),
+    Edge("align", "benchmark", "aligned wells", ((518, 233), (518, 319)), (566, 302)),
+    Edge("benchmark", "report", "", ((600, 356), (644, 356)), (622, 346)),
+    Edge("probe", "embed", "trimmed encoder", ((306, 319), (306, 233)), (361, 302), True),
+    Edge("pretrain", "embed", "encoder", ((938, 91), (938, 262), (356, 262), (356, 233)), (832, 252), True),
+)
+
+STYLE = """
+.dag{font-family:ui-sans-serif,system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',
+Arial,sans-serif;--dag-ink:#22272e;--dag-soft:#68717d;--dag-box:#ffffff;--dag-rim:#c9cfd6;
+--dag-line:#8b95a1;--dag-accent:#2f6f9f;--dag-paper:#fbfaf8}
+@media (prefers-color-scheme:dark){.dag{--dag-ink:#e4e7eb;--dag-soft:#9aa4b0;--dag-box:#22272e;
+--dag-rim:#444d58;--dag-line:#75808d;--dag-accent:#7db7e0;--dag-paper:#16191d}}
+.dag rect{fill:var(--dag-box);stroke:var(--dag-rim);stroke-width:1.2}
+.dag path.line{fill:none;stroke:var(--dag-line);stroke-width:1.6}
+.dag path.halo{fill:none;stroke:var(--dag-paper);stroke-width:7}
+.dag path.encoder{stroke:var(--dag-accent);stroke-dasharray:6 4}
+.dag path.tip{fill:var(--dag-line);stroke:none}
+.dag path.tip-encoder{fill:var(--dag-accent);stroke:none}
+.dag text{text-anchor:middle;fill:var(--dag-soft);font-size:11.5px}
+.dag text.name{fill:var(--dag-ink);font-size:15px;font-weight:600}
+.dag text.label{font-size:11px;paint-order:stroke;stroke:var(--dag-paper);stroke-width:4px}
+.dag text.encoder{fill:var(--dag-accent)}
+.dag a{text-decoration:none}
+.dag a:hover rect{stroke:var(--dag-accent)}
+.dag .absent{opacity:.45}
+"""
+
+
+def dag_svg(*, absent: Collection[str] = (), linked: bool = False) -> str:
+    """Draw the stages, their questions and the files between them.
+
+    Parameters
+    ----------
+    absent : collection of str
+        Stages that were not part of a run; they are drawn faint.
+    linked : bool
+        Whether each box leads to the element whose id is the stage's name.
+
+    Returns
+    -------
+    str
+        An SVG element that needs no other file and follows the reader's colour scheme.
+    """
+    edges = [_draw_edge(edge, absent) for edge in EDGES]
+    boxes = [_draw_box(stage, absent, linked) for stage in STAGES]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="dag" role="img" '
+            f'viewBox="0 0 {WIDTH} {HEIGHT}" aria-label="Stages of phenopipe">',
+            f"<style>{STYLE}</style>",
+            _marker("dag-tip", "tip"),
+            _marker("dag-tip-encoder", "tip-encoder"),
+            *edges,
+            *boxes,
+            "</svg>\n",
+        ]
+    )
+
+
+def _marker(name: str, shape: str) -> str:
+    return (
+        f'<defs><marker id="{name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" '
+        f'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
+        f'<path class="{shape}" d="M0 0.6 8 4 0 7.4z"/></marker></defs>'
+    )
+
+
+def _draw_box(stage: Stage, absent: Collection[str], linked: bool) -> str:
+    left, top = stage.x - stage.width // 2, stage.y - BOX_HEIGHT // 2
+    first = stage.y - (14 if len(stage.question) > 1 else 6)
+    lines = [f'<text class="name" x="{stage.x}" y="{first}">{stage.name}</text>']
+    for number, line in enumerate(stage.question):
+        y = first + 19 + 15 * number
+        lines.append(f'<text x="{stage.x}" y="{y}">{escape(line)}</text>')
+    box = (
+        f'<rect x="{left}" y="{top}" width="{stage.width}" height="{BOX_HEIGHT}" rx="10"/>'
+        + "".join(lines)
+    )
+    if linked:
+        box = f'<a href="#{stage.name}">{box}</a>'
+    return f'<g class="absent">{box}</g>' if stage.name in absent else f"<g>{box}</g>"
+
+
+def _draw_edge(edge: Edge, absent: Collection[str]) -> str:
+    route = _rounded(edge.points)
+    kind, tip = ("line encoder", "dag-tip-encoder") if edge.is_encoder else ("line", "dag-tip")
+    label_kind = "label encoder" if edge.is_encoder else "label"
+    x, y = edge.label_at
+    faint = ' class="absent"' if {edge.source, edge.target} & set(absent) else ""
+    return (
+        f'<g{faint}><path class="halo" d="{route}"/>'
+        f'<path class="{kind}" d="{route}" marker-end="url(#{tip})"/>'
+        f'<text class="{label_kind}" x="{x}" y="{y}">{escape(edge.label)}</text></g>'
+    )
+
+
+def _rounded(points: Sequence[tuple[int, int]]) -> str:
+    """Write a line through corners as an SVG path whose corners are round."""
+    path = [f"M{points[0][0]} {points[0][1]}"]
+    for before, corner, after in zip(points, points[1:], points[2:], strict=False):
+        path.append("L{} {}".format(*_towards(corner, before)))
+        path.append("Q{} {} {} {}".format(*corner, *_towards(corner, after)))
+    path.append(f"L{points[-1][0]} {points[-1][1]}")
+    return "".join(path)
+
+
+def _towards(corner: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    """Step from a corner by its radius towards another point of a horizontal or vertical."""
+    step_x = max(-CORNER, min(CORNER, other[0] - corner[0]))
+    step_y = max(-CORNER, min(CORNER, other[1] - corner[1]))
+    return corner[0] + step_x, corner[1] + step_y
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the figure: ``python -m phenopipe.report.dag docs/dag.svg``."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if len(arguments) != 1:
+        sys.exit("usage: python -m phenopipe.report.dag FILE.svg")
+    with atomic(Path(arguments[0])) as part:
+        part.write_text(dag_svg(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
