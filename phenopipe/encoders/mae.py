@@ -1,0 +1,418 @@
+"""The masked autoencoder, whole in one file: positions, masking, model, loss.
+
+A vision transformer sees a quarter of the patches of a crop; a small decoder paints the
+rest; the loss compares what was hidden, as pixels and as spatial frequencies (paper 3.2,
+A.2; He et al. 2022). The encoder is timm's ``VisionTransformer`` made of
+``ParallelScalingBlock`` (Dehghani et al. 2023), so that its weights keep timm's names.
+
+Shape suffixes
+    N crops, C channels, H W pixels, L patches of a crop (h rows by w columns), K patches
+    that stay visible, P side of a patch, T = P*P*C values of a patch with the channel
+    running fastest, D width of the encoder, E width of the decoder, B blocks
+"""
+
+import math
+from typing import Literal, NamedTuple, cast
+
+import torch
+from timm.layers import LayerNorm
+from timm.models.vision_transformer import (
+    Block,
+    ParallelScalingBlock,
+    VisionTransformer,
+    init_weights_vit_timm,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from phenopipe.encoders.standardize import self_standardize
+
+FourierForm = Literal["as_released", "patch", "image"]
+LAYER_SCALE = 1e-4
+POSITION_SCALE = 10_000.0
+
+
+# --- positions and masking -----------------------------------------------------------
+
+
+def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
+    """Fixed two-dimensional sine and cosine position code of a grid of patches.
+
+    Returns
+    -------
+    tensor of shape (1 + rows * columns, dim)
+        First the class token, which has no place and gets zeros; then the patches, row by
+        row. Columns hold [sin row, cos row, sin column, cos column], a quarter each.
+
+    Raises
+    ------
+    ValueError
+        If ``dim`` is no multiple of 4.
+    """
+    if dim % 4:
+        raise ValueError(f"positions need a width that is a multiple of 4, found {dim}")
+    quarter = dim // 4
+    frequency = POSITION_SCALE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = torch.meshgrid(
+        torch.arange(rows, dtype=torch.float64),
+        torch.arange(columns, dtype=torch.float64),
+        indexing="ij",
+    )
+    angles = [axis.reshape(-1, 1) * frequency for axis in (row, column)]
+    code = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
+    return torch.cat([torch.zeros(1, dim), code.float()])
+
+
+class Masking(NamedTuple):
+    """Which patches of each crop stay visible.
+
+    kept_NK : int tensor, indices of visible patches, in the random order of the draw.
+    mask_NL : float tensor, 1 where a patch is hidden, else 0.
+    """
+
+    kept_NK: Tensor
+    mask_NL: Tensor
+
+
+def random_masking(noise_NL: Tensor, mask_ratio: float) -> Masking:
+    """Hide patches by noise: the lowest ``int(L * (1 - mask_ratio))`` stay visible."""
+    n_kept = int(noise_NL.shape[1] * (1.0 - mask_ratio))
+    kept_NK = noise_NL.argsort(dim=1, stable=True)[:, :n_kept]
+    mask_NL = torch.ones_like(noise_NL, dtype=torch.float32).scatter(1, kept_NK, 0.0)
+    return Masking(kept_NK, mask_NL)
+
+
+def patchify(images_NCHW: Tensor, patch: int) -> Tensor:
+    """Cut images into patches of shape (N, L, T), the channel running fastest."""
+    n, channels, height, width = images_NCHW.shape
+    h, w = height // patch, width // patch
+    x = images_NCHW.reshape(n, channels, h, patch, w, patch)
+    # N C h P w P -> N h w P P C
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(n, h * w, patch * patch * channels)
+
+
+def unpatchify(patches_NLT: Tensor, channels: int) -> Tensor:
+    """Join patches of square images back: the inverse of :func:`patchify`."""
+    n, length, values = patches_NLT.shape
+    side, patch = math.isqrt(length), math.isqrt(values // channels)
+    x = patches_NLT.reshape(n, side, side, patch, patch, channels)
+    # N h w P P C -> N C h P w P
+    return x.permute(0, 5, 1, 3, 2, 4).reshape(n, channels, side * patch, side * patch)
+
+
+# --- loss ----------------------------------------------------------------------------
+
+
+def masked_mean(values_NL: Tensor, mask_NL: Tensor | None) -> Tensor:
+    """Mean over the hidden patches of the whole batch, or over all without a mask."""
+    if mask_NL is None:
+        return values_NL.mean()
+    return (values_NL * mask_NL).sum() / mask_NL.sum()
+
+
+def fourier_loss(
+    reconstruction: Tensor,
+    target: Tensor,
+    form: FourierForm,
+    *,
+    mask_NL: Tensor | None = None,
+    channels: int = 6,
+) -> Tensor:
+    """Mean absolute difference between the Fourier magnitudes of two sets of patches.
+
+    Parameters
+    ----------
+    reconstruction, target : tensors of shape (n_crops, n_patches, patch * patch * channels)
+        Patches of square images, the channel running fastest.
+    form : {"as_released", "patch", "image"}
+        Over which square the two-dimensional transform runs.
+    mask_NL : tensor of shape (n_crops, n_patches)
+        1 where a patch was hidden: only those count.
+    channels : int
+        Channels in a patch: 6 in the paper's screens, 1 for the channel-agnostic model.
+
+    Returns
+    -------
+    tensor
+        One float32 number >= 0. Transforms are not normalized, so its scale differs
+        between the forms.
+
+    Notes
+    -----
+    ``patch``: each patch and channel by itself. ``image``: each whole channel, in which
+    visible patches show the target, so that only hidden ones can differ. ``as_released``:
+    the public code views the (L, T) values of a crop, as they lie in memory, as T maps of
+    sqrt(L) by sqrt(L), without moving the channel axis first. With several channels in a
+    patch such a map mixes channels and neighbouring patches; the paper "used the
+    implementation as-is". With one channel and as many patches along a side as pixels
+    along a patch it equals ``patch``.
+    """
+    ours, theirs = reconstruction.float(), target.float()
+    n, length, values = ours.shape
+    if form == "image":
+        if mask_NL is not None:
+            ours = torch.where(mask_NL[..., None] > 0, ours, theirs)
+        return _spectral_distance(
+            unpatchify(ours, channels), unpatchify(theirs, channels)
+        ).mean()
+    if form == "patch":
+        patch = math.isqrt(values // channels)
+        shape = (n, length, patch, patch, channels)
+        # N L P P C -> N L C P P
+        ours, theirs = (x.reshape(shape).permute(0, 1, 4, 2, 3) for x in (ours, theirs))
+        return masked_mean(_spectral_distance(ours, theirs).mean(dim=-1), mask_NL)
+    side = math.isqrt(length)
+    shape = (n, values, side, side)
+    difference = torch.fft.fft2(ours.reshape(shape)).abs()
+    difference = (difference - torch.fft.fft2(theirs.reshape(shape)).abs()).abs()
+    return masked_mean(difference.reshape(n, length, values).mean(dim=-1), mask_NL)
+
+
+def _spectral_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean over frequencies of ||FFT ours| - |FFT theirs||, the last two axes gone.
+
+    The spectrum of real pixels is symmetric: half of it is computed, and all columns but
+    the first and, for an even width, the last are counted twice.
+    """
+    height, width = ours.shape[-2:]
+    weight = torch.full((width // 2 + 1,), 2.0 / (height * width), device=ours.device)
+    weight[0] /= 2.0
+    if width % 2 == 0:
+        weight[-1] /= 2.0
+    difference = torch.fft.rfft2(ours).abs() - torch.fft.rfft2(theirs).abs()
+    return (difference.abs() * weight).sum(dim=(-2, -1))
+
+
+# --- model ---------------------------------------------------------------------------
+
+
+class Rescale(nn.Module):
+    """Divide what a block adds by the share of samples that pass through it."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x / share`` in training, ``x`` otherwise."""
+        return x / self.share if self.training else x
+
+
+def drop_samples(block: nn.Module, x_NLD: Tensor, passes_N: Tensor | None) -> Tensor:
+    """Apply a block to the samples that pass; the others skip it and cost nothing."""
+    if passes_N is None:
+        return cast(Tensor, block(x_NLD))
+    index = passes_N.nonzero().squeeze(1)
+    if len(index) == 0:
+        return x_NLD
+    return x_NLD.index_copy(0, index, block(x_NLD[index]).to(x_NLD.dtype))
+
+
+def build_encoder(
+    *,
+    crop: int,
+    patch: int,
+    channels: int,
+    dim: int,
+    depth: int,
+    heads: int,
+    mlp_ratio: float = 4.0,
+) -> VisionTransformer:
+    """Build the paper's encoder: parallel blocks, normed queries and keys, fixed positions."""
+    model = VisionTransformer(
+        img_size=crop,
+        patch_size=patch,
+        in_chans=channels,
+        num_classes=0,
+        embed_dim=dim,
+        depth=depth,
+        num_heads=heads,
+        mlp_ratio=mlp_ratio,
+        qkv_bias=False,
+        qk_norm=True,
+        init_values=LAYER_SCALE,
+        class_token=True,
+        block_fn=ParallelScalingBlock,
+    )
+    model.pos_embed.requires_grad_(False)
+    side = crop // patch
+    with torch.no_grad():
+        model.pos_embed.copy_(sincos_positions(dim, side, side)[None])
+    return model
+
+
+class Decoder(nn.Module):
+    """Paint all patches of a crop from the encoder's visible tokens."""
+
+    def __init__(
+        self, *, side: int, values: int, width: int, dim: int, depth: int, heads: int
+    ) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        position = torch.zeros(1, 1 + side * side, dim)
+        self.pos_embed = nn.Parameter(position, requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm)
+            for _ in range(depth)
+        )
+        self.norm = LayerNorm(dim)
+        self.head = nn.Linear(dim, values)
+        self.apply(init_weights_vit_timm)
+        nn.init.normal_(self.mask_token, std=0.02)
+        with torch.no_grad():
+            self.pos_embed.copy_(sincos_positions(dim, side, side)[None])
+
+    def forward(self, tokens_NKD: Tensor, kept_NK: Tensor, length: int) -> Tensor:
+        """Return patches (N, L, T) from the class token and K visible tokens."""
+        visible = self.proj(tokens_NKD)
+        n, _, dim = visible.shape
+        index = kept_NK[..., None].expand(-1, -1, dim)
+        hidden = self.mask_token.to(visible.dtype).expand(n, length, dim)
+        x_NLE = torch.cat([visible[:, :1], hidden.scatter(1, index, visible[:, 1:])], dim=1)
+        x_NLE = x_NLE + self.pos_embed
+        for block in self.blocks:
+            x_NLE = block(x_NLE)
+        return cast(Tensor, self.head(self.norm(x_NLE[:, 1:])))
+
+
+class MaeOutput(NamedTuple):
+    """What one forward pass gives: three numbers, and what was painted over which mask."""
+
+    loss: Tensor
+    l2: Tensor
+    fourier: Tensor
+    prediction_NLT: Tensor
+    mask_NL: Tensor
+
+
+class MaskedAutoencoder(nn.Module):
+    """Masked autoencoder of one screen's channels (paper's MAE-L/8 and MAE-G/8).
+
+    Parameters
+    ----------
+    crop, patch, channels : int
+        Side of a crop and of a patch in pixels; channels of an image.
+    dim, depth, heads, mlp_ratio
+        Encoder.
+    decoder_dim, decoder_depth, decoder_heads
+        Decoder.
+    mask_ratio : float
+        Share of the patches that is hidden.
+    fourier, fourier_weight
+        Form of the Fourier term and its weight alpha:
+        loss = (1 - alpha) * L2 + alpha * Fourier.
+    drop_path : float
+        Stochastic depth of the last block; it grows linearly from 0 at the first.
+    """
+
+    def __init__(
+        self,
+        *,
+        crop: int = 256,
+        patch: int = 16,
+        channels: int = 6,
+        dim: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
+        decoder_dim: int = 512,
+        decoder_depth: int = 8,
+        decoder_heads: int = 16,
+        mask_ratio: float = 0.75,
+        fourier: FourierForm = "as_released",
+        fourier_weight: float = 0.01,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.token_channels = channels
+        self.mask_ratio = mask_ratio
+        self.fourier: FourierForm = fourier
+        self.fourier_weight = fourier_weight
+        self.encoder = build_encoder(
+            crop=crop,
+            patch=patch,
+            channels=channels,
+            dim=dim,
+            depth=depth,
+            heads=heads,
+            mlp_ratio=mlp_ratio,
+        )
+        self.decoder: nn.Module = Decoder(
+            side=crop // patch,
+            values=patch * patch * channels,
+            width=dim,
+            dim=decoder_dim,
+            depth=decoder_depth,
+            heads=decoder_heads,
+        )
+        self._set_drop_path(drop_path)
+
+    def _set_drop_path(self, rate: float) -> None:
+        """Let linearly fewer samples through each block, from all to ``1 - rate``."""
+        self.drop_rate_B = torch.linspace(0.0, rate, len(self.encoder.blocks), device="cpu")
+        for block, dropped in zip(self.encoder.blocks, self.drop_rate_B.tolist(), strict=True):
+            block.drop_path = Rescale(1.0 - dropped)
+
+    def targets(self, images_NCHW: Tensor) -> Tensor:
+        """Patches (N, L, T) that the decoder has to paint, from standardized images."""
+        return patchify(images_NCHW, self.patch)
+
+    def encode(
+        self, images_NCHW: Tensor, kept_NK: Tensor, drop_NB: Tensor | None = None
+    ) -> Tensor:
+        """Return the class token and the visible tokens, after the final norm."""
+        encoder = self.encoder
+        tokens_NLD = encoder.patch_embed(images_NCHW)
+        tokens_NLD = tokens_NLD + encoder.pos_embed[:, 1 : 1 + tokens_NLD.shape[1]]
+        index = kept_NK[..., None].expand(-1, -1, tokens_NLD.shape[2])
+        x_NKD = tokens_NLD.gather(1, index)
+        cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x_NKD), -1, -1)
+        x_NKD = torch.cat([cls.to(x_NKD.dtype), x_NKD], dim=1)
+        for number, block in enumerate(encoder.blocks):
+            rate = float(self.drop_rate_B[number])
+            passes_N = None
+            if self.training and drop_NB is not None and rate > 0.0:
+                passes_N = drop_NB[:, number] >= rate
+            x_NKD = drop_samples(block, x_NKD, passes_N)
+        return cast(Tensor, encoder.norm(x_NKD))
+
+    def forward(
+        self, images_NCHW: Tensor, noise_NL: Tensor, drop_NB: Tensor | None = None
+    ) -> MaeOutput:
+        """Hide, paint, compare.
+
+        Parameters
+        ----------
+        images_NCHW : tensor
+            Raw crops; standardized here, and the target is the same standardized crop.
+        noise_NL : tensor
+            Uniform noise that orders the patches for masking.
+        drop_NB : tensor
+            Uniform noise, one number a crop and block, that decides in training which
+            crops skip a block; needed where ``drop_path`` is above 0.
+
+        Raises
+        ------
+        ValueError
+            If a model with stochastic depth trains without ``drop_NB``.
+        """
+        if self.training and drop_NB is None and bool(self.drop_rate_B.any()):
+            raise ValueError("stochastic depth needs drop_NB")
+        images_NCHW = self_standardize(images_NCHW)
+        target_NLT = self.targets(images_NCHW)
+        kept_NK, mask_NL = random_masking(noise_NL, self.mask_ratio)
+        tokens_NKD = self.encode(images_NCHW, kept_NK, drop_NB)
+        prediction_NLT = self.decoder(tokens_NKD, kept_NK, noise_NL.shape[1]).float()
+        error_NL = F.mse_loss(prediction_NLT, target_NLT, reduction="none").mean(dim=-1)
+        l2 = masked_mean(error_NL, mask_NL)
+        fourier = self._fourier(prediction_NLT, target_NLT, mask_NL)
+        loss = (1.0 - self.fourier_weight) * l2 + self.fourier_weight * fourier
+        return MaeOutput(loss, l2, fourier, prediction_NLT, mask_NL)
+
+    def _fourier(self, prediction_NLT: Tensor, target_NLT: Tensor, mask_NL: Tensor) -> Tensor:
+        channels = self.token_channels
+        return fourier_loss(
+            prediction_NLT, target_NLT, self.fourier, mask_NL=mask_NL, channels=channels
+        )
