@@ -18,6 +18,9 @@ METRICS = Schema(
     extra=("",),
 )
 FAILS = "fails_"
+SCORE = "score_"
+# Tests of what is known about a well (paper A.1 step 2); all others judge its data (step 1).
+METADATA_TESTS = ("perturbation_missing", "perturbations", "size", "channels")
 QC_WELLS = Schema(
     "qc_wells",
     {
@@ -26,7 +29,7 @@ QC_WELLS = Schema(
         "reason": (pl.String, "failed tests joined by commas; empty if none"),
     },
     unique=("well_id",),
-    extra=(METADATA, FAILS),
+    extra=(METADATA, FAILS, SCORE),
 )
 
 
@@ -41,7 +44,7 @@ def write_metrics(path: Path, metrics: pl.DataFrame, stamp: Stamp) -> None:
 
 
 def read_qc_wells(path: Path) -> pl.DataFrame:
-    """Read wells with one boolean column ``fails_<test>`` a test, ``passes`` and ``reason``."""
+    """Read wells with ``passes``, ``reason``, and ``fails_<test>`` and ``score_<test>``."""
     return read_table(path, QC_WELLS)
 
 
@@ -50,10 +53,12 @@ def write_qc_wells(path: Path, wells: pl.DataFrame, stamp: Stamp) -> None:
     write_table(path, wells, QC_WELLS, stamp)
 
 
+def without_flags(wells: pl.DataFrame) -> pl.DataFrame:
+    """Drop what qc added, so that the columns of the wells format are left."""
+    return wells.select(pl.exclude(f"^{FAILS}.*$", f"^{SCORE}.*$", "passes", "reason"))
+
+
 def passing_wells(paths: Sequence[Path]) -> pl.DataFrame:
     """Wells of all given experiments that pass every test, without the flags."""
-    frames = [
-        read_qc_wells(path).filter("passes").select(pl.exclude(f"^{FAILS}.*$", "passes", "reason"))
-        for path in paths
-    ]
+    frames = [without_flags(read_qc_wells(path).filter("passes")) for path in paths]
     return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
