@@ -1,7 +1,7 @@
 """The one error that a user can mend."""
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake in the user's files or configuration, told in one line.
 
     The line names the file, the row or key, what was found and what was wanted. Steps

@@ -1,0 +1,126 @@
+"""Knobs of the benchmark stage."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveInt, field_validator
+
+from phenopipe.knobs import Knobs
+
+Role = Literal["negative_control", "positive_control", "empty", "perturbation"]
+Aggregation = Literal["spherical", "mean", "guide_then_gene"]
+Threshold = tuple[float, float]
+
+# numpy's legacy generator, seeded with these, drew the null of Celik et al. (2024): the
+# "3 random seeds" of Table 1.
+PUBLISHED_SEEDS = (
+    (478163327, 107420369),
+    (1181241943, 1051802512),
+    (958682846, 599310825),
+)
+
+
+class TreatedKnobs(Knobs):
+    """Which wells enter, and where the origin lies."""
+
+    cell_type: str | None = None
+    """Only wells of this cell type; all when left out."""
+    background: str | None = None
+    """Only wells on this background ("none" for wells without one); all when left out."""
+    origin: Role = "negative_control"
+    """Role of the wells whose mean becomes the origin."""
+
+
+class AggregateKnobs(TreatedKnobs):
+    """Knobs of the map."""
+
+    aggregation: Aggregation = "spherical"
+    """spherical: mean of unit vectors over all wells (paper); mean: plain mean, as the
+    public reference has it; guide_then_gene: spherical mean of each guide, then of these."""
+    level: Literal["gene", "guide"] = "gene"
+    """One row a gene (knockouts, siRNA), or one a guide; compounds have one a dose."""
+    neighbours: NonNegativeInt = 10
+    """Nearest, and most opposed, rows listed for each row of the map."""
+
+
+class RecallKnobs(Knobs):
+    """Knobs of relationship recall (A.6)."""
+
+    sources: tuple[str, ...] = ()
+    """Names of the pair files, in their order; file names when left out."""
+    thresholds: tuple[Threshold, ...] = ((0.05, 0.95), (0.1, 0.9))
+    """Ranks in the null under and over which a pair counts as recalled."""
+    nulls: tuple[Literal["all_pairs", "sampled"], ...] = ("all_pairs", "sampled")
+    """all_pairs: every pair of the map; sampled: 5,000 x 5,000 draws for each seed pair."""
+    null_seeds: tuple[tuple[int, int], ...] = PUBLISHED_SEEDS
+    """Seed pairs of the sampled null."""
+    kinds: tuple[str, ...] = ("knockout", "sirna")
+    """Rows of the map that enter: kinds of perturbation."""
+    min_genes: PositiveInt = 20
+    """A map with fewer genes is refused."""
+    bootstraps: PositiveInt = 500
+    """Resamples of genes behind each interval."""
+    permutations: PositiveInt = 20
+    """Shuffles of the map's gene names behind the control rows."""
+    seed: int = 0
+    """Seed of resamples and shuffles."""
+
+    @field_validator("thresholds")
+    @classmethod
+    def _ordered(cls, thresholds: tuple[Threshold, ...]) -> tuple[Threshold, ...]:
+        for low, high in thresholds:
+            if not 0 <= low < high <= 1:
+                raise ValueError(f"thresholds {low}, {high}, wanted 0 <= low < high <= 1")
+        return thresholds
+
+
+class ReplicatesKnobs(TreatedKnobs):
+    """Knobs of replicate consistency (A.7)."""
+
+    match: Literal["address", "condition"] = "address"
+    """What makes two wells of a technical pair a match: the same address, or the same
+    condition at any address."""
+    label: Literal["perturbation", "gene"] = "perturbation"
+    """What the two wells of a null pair never share."""
+    min_wells: PositiveInt = 10
+    """Technical pairs with fewer matched wells are left out."""
+    bootstraps: PositiveInt = 1000
+    """Resamples of technical pairs behind each interval."""
+    seed: int = 0
+    """Seed of null pairs and resamples."""
+
+
+class MagnitudeKnobs(TreatedKnobs):
+    """Knobs of perturbation magnitude (Celik et al. 2024)."""
+
+    level: Literal["condition", "gene"] = "condition"
+    """What is measured: each guide or dose, or each gene."""
+    controls: Role = "negative_control"
+    """Role of the wells from which distance is measured."""
+    max_controls: PositiveInt = 1000
+    """Control wells used at most, drawn at random."""
+    min_wells: PositiveInt = 3
+    """Conditions with fewer wells are left out."""
+    null_draws: PositiveInt = 1000
+    """Draws of control wells, as many as the condition has wells, behind each p-value."""
+    bootstraps: PositiveInt = 1000
+    """Resamples of conditions behind the interval of the mean."""
+    seed: int = 0
+    """Seed of all draws."""
+
+
+class CompoundsKnobs(TreatedKnobs):
+    """Knobs of compound-gene retrieval (paper 6)."""
+
+    aggregation: Literal["spherical", "mean"] = "spherical"
+    """Mean of unit vectors, or plain mean as the public reference has it."""
+    genes_from: Literal["knockouts", "other_compounds"] = "knockouts"
+    """What stands for a gene: its knockouts, or, in a screen without any, the other
+    compounds known to act on it (never the compound that is asked about)."""
+    concentrations: tuple[float, ...] = ()
+    """Concentrations (micromolar) that enter; all when empty."""
+    min_compounds: PositiveInt = 20
+    """Concentrations with fewer compounds get no row of their own; they enter the max."""
+    seeds: PositiveInt = 100
+    """Draws of other genes (seeds 0, 1, ...)."""
+    seed: int = 0
+    """Seed of the random baseline."""

@@ -1,0 +1,43 @@
+"""Tables beside the tidy results of benchmarks: every pair, experiment and condition."""
+
+import polars as pl
+
+from phenopipe.formats.tables import Schema
+
+RECALL_PAIRS = Schema(
+    "recall_pairs",
+    {
+        "source": (pl.String, "source of known pairs"),
+        "entity1": (pl.String, "first gene, in alphabetical order"),
+        "entity2": (pl.String, "second gene"),
+        "cosine": (pl.Float64, "cosine similarity on the map"),
+        "rank": (pl.Float64, "share of the null below, from 0 to 1; ties count by half"),
+    },
+    unique=("source", "entity1", "entity2"),
+)
+REPLICATE_PAIRS = Schema(
+    "replicate_pairs",
+    {
+        "experiment_a": (pl.String, "one experiment of the technical pair"),
+        "experiment_b": (pl.String, "the other"),
+        "ks": (pl.Float64, "Eq. 4"),
+        "cvm": (pl.Float64, "Eq. 5"),
+        "n": (pl.Int64, "matched pairs of wells, and as many null pairs"),
+        "matched": (pl.Float64, "mean cosine of matched pairs"),
+        "null": (pl.Float64, "mean cosine of null pairs"),
+    },
+    unique=("experiment_a", "experiment_b"),
+)
+MAGNITUDES = Schema(
+    "magnitudes",
+    {
+        "perturbation": (pl.String, "guide or compound; null at gene level"),
+        "kind": (pl.String, "kind of perturbation"),
+        "gene": (pl.String, "target gene, null if unknown"),
+        "concentration_um": (pl.Float64, "micromolar, null for knockouts"),
+        "n_wells": (pl.Int32, "wells of the condition"),
+        "energy_distance": (pl.Float64, "from the controls"),
+        "null": (pl.Float64, "mean over as many control wells, drawn again and again"),
+        "p_value": (pl.Float64, "share of these draws at least as far, never 0"),
+    },
+)
