@@ -23,6 +23,7 @@ PVALUES = Schema(
         "p_value": (pl.Float64, "Eq. 3, from 1/n_null to 1"),
         "q_value": (pl.Float64, "Benjamini-Hochberg within level and map type"),
         "n_null": (pl.Int32, "random draws (K in Eq. 3)"),
+        "n_labels": (pl.Int32, "labels in the null's pool; fewer than n_replicates: repeated"),
     },
 )
 COMBINED = Schema(
