@@ -12,7 +12,7 @@ Shape suffixes
 """
 
 import math
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from timm.layers import LayerNorm
@@ -23,7 +23,6 @@ from timm.models.vision_transformer import (
     init_weights_vit_timm,
 )
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from phenopipe.encoders.standardize import self_standardize
 
@@ -36,7 +35,7 @@ POSITION_SCALE = 10_000.0
 
 
 def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
-    """Fixed two-dimensional sine and cosine position code of a grid of patches.
+    """Return the fixed two-dimensional sine and cosine code of a grid of patches.
 
     Returns
     -------
@@ -53,25 +52,33 @@ def sincos_positions(dim: int, rows: int, columns: int) -> Tensor:
         raise ValueError(f"positions need a width that is a multiple of 4, found {dim}")
     quarter = dim // 4
     frequency = POSITION_SCALE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    row, column = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float64),
-        torch.arange(columns, dtype=torch.float64),
-        indexing="ij",
-    )
-    angles = [axis.reshape(-1, 1) * frequency for axis in (row, column)]
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    angles = [places[:, axis, None] * frequency for axis in (0, 1)]
     code = torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1)
     return torch.cat([torch.zeros(1, dim), code.float()])
+
+
+def fixed_positions(dim: int, grid: int, copies: int = 1) -> nn.Parameter:
+    """Make the position code of a square grid a parameter that never learns.
+
+    Being a parameter it is saved under timm's own name ``pos_embed``. ``copies`` repeats
+    the grid, behind one class token, for models with one grid of patches a channel.
+    """
+    side = math.isqrt(grid)
+    code = sincos_positions(dim, side, side)
+    code = torch.cat([code[:1], code[1:].repeat(copies, 1)])[None]
+    return nn.Parameter(code, requires_grad=False)
 
 
 class Masking(NamedTuple):
     """Which patches of each crop stay visible.
 
-    kept_NK : int tensor, indices of visible patches, in the random order of the draw.
-    mask_NL : float tensor, 1 where a patch is hidden, else 0.
+    kept : int tensor (N, K), indices of visible patches, in the random order of the draw.
+    mask : float tensor (N, L), 1 where a patch is hidden, else 0.
     """
 
-    kept_NK: Tensor
-    mask_NL: Tensor
+    kept: Tensor
+    mask: Tensor
 
 
 def random_masking(noise_NL: Tensor, mask_ratio: float) -> Masking:
@@ -162,9 +169,8 @@ def fourier_loss(
         ours, theirs = (x.reshape(shape).permute(0, 1, 4, 2, 3) for x in (ours, theirs))
         return masked_mean(_spectral_distance(ours, theirs).mean(dim=-1), mask_NL)
     side = math.isqrt(length)
-    shape = (n, values, side, side)
-    difference = torch.fft.fft2(ours.reshape(shape)).abs()
-    difference = (difference - torch.fft.fft2(theirs.reshape(shape)).abs()).abs()
+    ours, theirs = (x.reshape(n, values, side, side) for x in (ours, theirs))
+    difference = (torch.fft.fft2(ours).abs() - torch.fft.fft2(theirs).abs()).abs()
     return masked_mean(difference.reshape(n, length, values).mean(dim=-1), mask_NL)
 
 
@@ -179,7 +185,7 @@ def _spectral_distance(ours: Tensor, theirs: Tensor) -> Tensor:
     weight[0] /= 2.0
     if width % 2 == 0:
         weight[-1] /= 2.0
-    difference = torch.fft.rfft2(ours).abs() - torch.fft.rfft2(theirs).abs()
+    difference: Tensor = torch.fft.rfft2(ours).abs() - torch.fft.rfft2(theirs).abs()
     return (difference.abs() * weight).sum(dim=(-2, -1))
 
 
@@ -209,14 +215,7 @@ def drop_samples(block: nn.Module, x_NLD: Tensor, passes_N: Tensor | None) -> Te
 
 
 def build_encoder(
-    *,
-    crop: int,
-    patch: int,
-    channels: int,
-    dim: int,
-    depth: int,
-    heads: int,
-    mlp_ratio: float = 4.0,
+    *, crop: int, patch: int, channels: int, dim: int, depth: int, heads: int, **options: float
 ) -> VisionTransformer:
     """Build the paper's encoder: parallel blocks, normed queries and keys, fixed positions."""
     model = VisionTransformer(
@@ -227,63 +226,58 @@ def build_encoder(
         embed_dim=dim,
         depth=depth,
         num_heads=heads,
-        mlp_ratio=mlp_ratio,
         qkv_bias=False,
         qk_norm=True,
         init_values=LAYER_SCALE,
-        class_token=True,
         block_fn=ParallelScalingBlock,
+        **options,
     )
-    model.pos_embed.requires_grad_(False)
-    side = crop // patch
-    with torch.no_grad():
-        model.pos_embed.copy_(sincos_positions(dim, side, side)[None])
+    model.pos_embed = fixed_positions(dim, (crop // patch) ** 2)
     return model
+
+
+def place_tokens(
+    visible_NKE: Tensor, kept_NK: Tensor, mask_token: Tensor, positions: Tensor
+) -> Tensor:
+    """Put visible patches back in their places, mask tokens elsewhere, and add positions."""
+    n, _, dim = visible_NKE.shape
+    hidden = mask_token.to(visible_NKE.dtype).expand(n, positions.shape[1] - 1, dim)
+    patches = hidden.scatter(1, kept_NK[..., None].expand(-1, -1, dim), visible_NKE[:, 1:])
+    return torch.cat([visible_NKE[:, :1], patches], dim=1) + positions
 
 
 class Decoder(nn.Module):
     """Paint all patches of a crop from the encoder's visible tokens."""
 
     def __init__(
-        self, *, side: int, values: int, width: int, dim: int, depth: int, heads: int
+        self, *, grid: int, values: int, width: int, dim: int, depth: int, heads: int
     ) -> None:
         super().__init__()
         self.proj = nn.Linear(width, dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        position = torch.zeros(1, 1 + side * side, dim)
-        self.pos_embed = nn.Parameter(position, requires_grad=False)
-        self.blocks = nn.ModuleList(
-            Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm)
-            for _ in range(depth)
-        )
+        self.pos_embed = fixed_positions(dim, grid)
+        self.blocks = nn.ModuleList(Block(dim, heads, qkv_bias=True) for _ in range(depth))
         self.norm = LayerNorm(dim)
         self.head = nn.Linear(dim, values)
         self.apply(init_weights_vit_timm)
         nn.init.normal_(self.mask_token, std=0.02)
-        with torch.no_grad():
-            self.pos_embed.copy_(sincos_positions(dim, side, side)[None])
 
-    def forward(self, tokens_NKD: Tensor, kept_NK: Tensor, length: int) -> Tensor:
+    def forward(self, tokens_NKD: Tensor, kept_NK: Tensor) -> Tensor:
         """Return patches (N, L, T) from the class token and K visible tokens."""
-        visible = self.proj(tokens_NKD)
-        n, _, dim = visible.shape
-        index = kept_NK[..., None].expand(-1, -1, dim)
-        hidden = self.mask_token.to(visible.dtype).expand(n, length, dim)
-        x_NLE = torch.cat([visible[:, :1], hidden.scatter(1, index, visible[:, 1:])], dim=1)
-        x_NLE = x_NLE + self.pos_embed
+        x_NLE = place_tokens(self.proj(tokens_NKD), kept_NK, self.mask_token, self.pos_embed)
         for block in self.blocks:
             x_NLE = block(x_NLE)
         return cast(Tensor, self.head(self.norm(x_NLE[:, 1:])))
 
 
 class MaeOutput(NamedTuple):
-    """What one forward pass gives: three numbers, and what was painted over which mask."""
+    """What one forward pass gives: three numbers, the patches (N, L, T) and the mask (N, L)."""
 
     loss: Tensor
     l2: Tensor
     fourier: Tensor
-    prediction_NLT: Tensor
-    mask_NL: Tensor
+    prediction: Tensor
+    mask: Tensor
 
 
 class MaskedAutoencoder(nn.Module):
@@ -293,10 +287,6 @@ class MaskedAutoencoder(nn.Module):
     ----------
     crop, patch, channels : int
         Side of a crop and of a patch in pixels; channels of an image.
-    dim, depth, heads, mlp_ratio
-        Encoder.
-    decoder_dim, decoder_depth, decoder_heads
-        Decoder.
     mask_ratio : float
         Share of the patches that is hidden.
     fourier, fourier_weight
@@ -326,34 +316,26 @@ class MaskedAutoencoder(nn.Module):
     ) -> None:
         super().__init__()
         self.patch = patch
-        self.token_channels = channels
+        self.grid = (crop // patch) ** 2
         self.mask_ratio = mask_ratio
         self.fourier: FourierForm = fourier
         self.fourier_weight = fourier_weight
-        self.encoder = build_encoder(
-            crop=crop,
-            patch=patch,
-            channels=channels,
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            mlp_ratio=mlp_ratio,
-        )
-        self.decoder: nn.Module = Decoder(
-            side=crop // patch,
-            values=patch * patch * channels,
-            width=dim,
-            dim=decoder_dim,
-            depth=decoder_depth,
-            heads=decoder_heads,
-        )
-        self._set_drop_path(drop_path)
+        sizes: dict[str, Any] = {"dim": dim, "depth": depth, "heads": heads}
+        sizes |= {"crop": crop, "patch": patch, "mlp_ratio": mlp_ratio}
+        self.encoder: VisionTransformer = self._build_encoder(channels=channels, **sizes)
+        sizes = {"dim": decoder_dim, "depth": decoder_depth, "heads": decoder_heads}
+        self.decoder = self._build_decoder(channels=channels, width=dim, **sizes)
+        # Linearly fewer samples pass through each block, from all of them to 1 - drop_path.
+        self.drop_rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+        for block, rate in zip(self.encoder.blocks, self.drop_rates, strict=True):
+            block.drop_path = Rescale(1.0 - rate)
 
-    def _set_drop_path(self, rate: float) -> None:
-        """Let linearly fewer samples through each block, from all to ``1 - rate``."""
-        self.drop_rate_B = torch.linspace(0.0, rate, len(self.encoder.blocks), device="cpu")
-        for block, dropped in zip(self.encoder.blocks, self.drop_rate_B.tolist(), strict=True):
-            block.drop_path = Rescale(1.0 - dropped)
+    def _build_encoder(self, *, channels: int, **sizes: Any) -> VisionTransformer:  # noqa: ANN401
+        self.token_channels = channels
+        return build_encoder(channels=channels, **sizes)
+
+    def _build_decoder(self, *, channels: int, **sizes: int) -> nn.Module:
+        return Decoder(grid=self.grid, values=self.patch**2 * channels, **sizes)
 
     def targets(self, images_NCHW: Tensor) -> Tensor:
         """Patches (N, L, T) that the decoder has to paint, from standardized images."""
@@ -371,10 +353,9 @@ class MaskedAutoencoder(nn.Module):
         cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x_NKD), -1, -1)
         x_NKD = torch.cat([cls.to(x_NKD.dtype), x_NKD], dim=1)
         for number, block in enumerate(encoder.blocks):
-            rate = float(self.drop_rate_B[number])
             passes_N = None
-            if self.training and drop_NB is not None and rate > 0.0:
-                passes_N = drop_NB[:, number] >= rate
+            if self.training and drop_NB is not None and self.drop_rates[number] > 0.0:
+                passes_N = drop_NB[:, number] >= self.drop_rates[number]
             x_NKD = drop_samples(block, x_NKD, passes_N)
         return cast(Tensor, encoder.norm(x_NKD))
 
@@ -398,21 +379,20 @@ class MaskedAutoencoder(nn.Module):
         ValueError
             If a model with stochastic depth trains without ``drop_NB``.
         """
-        if self.training and drop_NB is None and bool(self.drop_rate_B.any()):
+        if self.training and drop_NB is None and any(self.drop_rates):
             raise ValueError("stochastic depth needs drop_NB")
         images_NCHW = self_standardize(images_NCHW)
         target_NLT = self.targets(images_NCHW)
         kept_NK, mask_NL = random_masking(noise_NL, self.mask_ratio)
         tokens_NKD = self.encode(images_NCHW, kept_NK, drop_NB)
-        prediction_NLT = self.decoder(tokens_NKD, kept_NK, noise_NL.shape[1]).float()
-        error_NL = F.mse_loss(prediction_NLT, target_NLT, reduction="none").mean(dim=-1)
-        l2 = masked_mean(error_NL, mask_NL)
-        fourier = self._fourier(prediction_NLT, target_NLT, mask_NL)
+        prediction_NLT = self.decoder(tokens_NKD, kept_NK).float()
+        l2 = masked_mean((prediction_NLT - target_NLT).square().mean(dim=-1), mask_NL)
+        # The channel-agnostic model has one grid of patches a channel: each counts as a crop.
+        grids = (-1, self.grid, target_NLT.shape[2])
+        fourier = fourier_loss(
+            *(prediction_NLT.reshape(grids), target_NLT.reshape(grids), self.fourier),
+            mask_NL=mask_NL.reshape(-1, self.grid),
+            channels=self.token_channels,
+        )
         loss = (1.0 - self.fourier_weight) * l2 + self.fourier_weight * fourier
         return MaeOutput(loss, l2, fourier, prediction_NLT, mask_NL)
-
-    def _fourier(self, prediction_NLT: Tensor, target_NLT: Tensor, mask_NL: Tensor) -> Tensor:
-        channels = self.token_channels
-        return fourier_loss(
-            prediction_NLT, target_NLT, self.fourier, mask_NL=mask_NL, channels=channels
-        )

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 # Full scale of an integer pixel. Dividing first matters: the 1e-5 below is added to the
 # variance on the scale 0..1, so dim channels are damped instead of amplified.
@@ -30,4 +30,4 @@ def self_standardize(images_NCHW: Tensor) -> Tensor:
     use alike: paper 3.2 (instance normalization without running statistics).
     """
     scale = FULL_SCALE.get(images_NCHW.dtype, 1.0)
-    return F.instance_norm(images_NCHW.float().div(scale), eps=EPSILON)
+    return functional.instance_norm(images_NCHW.float().div(scale), eps=EPSILON)
