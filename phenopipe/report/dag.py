@@ -12,8 +12,8 @@ from pathlib import Path
 
 from phenopipe.formats.atomic import atomic
 
-WIDTH, HEIGHT = 1040, 414
-BOX_WIDTH, BOX_HEIGHT = 164, 74
+WIDTH, HEIGHT = 1068, 414
+BOX_WIDTH, BOX_HEIGHT = 172, 74
 CORNER = 9
 
 
@@ -46,38 +46,48 @@ class Edge:
     is_encoder: bool = False
 
 
-COLUMNS = (102, 310, 518, 726, 938)
-ROWS = (54, 196, 356)
-
 STAGES = (
-    Stage("screen", ("what was done to which well,", "where are its pixels?"), 102, 54),
-    Stage("qc", ("which images and wells", "can be trusted?"), 310, 54),
-    Stage("undersample", ("enough replicates?", "how many controls?"), 518, 54),
-    Stage("phenoprints", ("which wells make", "the training set?"), 726, 54),
-    Stage("pretrain", ("train an encoder",), 938, 54),
-    Stage("embed", ("what does the encoder see,", "at every block?"), 310, 196),
-    Stage("align", ("what of that", "is batch effect?"), 518, 196),
-    Stage("consistency", ("which conditions change cells", "the same way every time?"), 726, 196),
-    Stage("probe", ("which block separates", "biology best?"), 310, 356),
-    Stage("benchmark", ("how good is the map?",), 518, 356),
-    Stage("report", ("what did we learn?", "reads every table above"), 832, 356, 376),
+    Stage("screen", ("what was done to a well,", "where are its pixels?"), 98, 54),
+    Stage("qc", ("which images and wells", "can be trusted?"), 314, 54),
+    Stage("undersample", ("enough replicates?", "how many controls?"), 530, 54),
+    Stage("phenoprints", ("which wells make", "the training set?"), 746, 54),
+    Stage("pretrain", ("train an encoder",), 966, 54),
+    Stage("embed", ("what does the encoder", "see at every block?"), 314, 196),
+    Stage("align", ("what of that", "is batch effect?"), 530, 196),
+    Stage("consistency", ("which conditions change", "cells the same way?"), 746, 196),
+    Stage("probe", ("which block separates", "biology best?"), 314, 356),
+    Stage("benchmark", ("how good is the map?",), 530, 356),
+    Stage("report", ("what did we learn?", "reads every table above"), 856, 356, 392),
 )
 
 EDGES = (
-    Edge("screen", "qc", "wells", ((184, 54), (228, 54)), (206, 44)),
-    Edge("qc", "undersample", "flags", ((392, 54), (436, 54)), (414, 44)),
-    Edge("undersample", "phenoprints", "wells", ((600, 54), (644, 54)), (622, 44)),
-    Edge("phenoprints", "pretrain", "manifest", ((808, 54), (856, 54)), (832, 44)),
-    Edge("screen", "embed", "pixels", ((102, 91), (102, 196), (228, 196)), (165, 186)),
-    Edge("qc", "align", "trusted controls", ((340, 91), (340, 126), (518, 126), (518, 159)), (429, 116)),
-    Edge("embed", "align", "blocks", ((392, 196), (436, 196)), (414, 186)),
-    Edge("align", "consistency", "wells", ((600, 196), (644, 196)), (622, 186)),
-    Edge("consistency", "phenoprints", "p-values", ((726, 159), (726, 91)), (758, 129)),
-    Edge("embed", "probe", "blocks", ((260, 233), (260, 319)), (234, 280)),
-    Edge("align", "benchmark", "aligned wells", ((518, 233), (518, 319)), (566, 302)),
-    Edge("benchmark", "report", "", ((600, 356), (644, 356)), (622, 346)),
-    Edge("probe", "embed", "trimmed encoder", ((306, 319), (306, 233)), (361, 302), True),
-    Edge("pretrain", "embed", "encoder", ((938, 91), (938, 262), (356, 262), (356, 233)), (832, 252), True),
+    Edge("screen", "qc", "wells", ((184, 54), (228, 54)), (205, 45)),
+    Edge("qc", "undersample", "flags", ((400, 54), (444, 54)), (421, 45)),
+    Edge("undersample", "phenoprints", "wells", ((616, 54), (660, 54)), (637, 45)),
+    Edge("phenoprints", "pretrain", "manifest", ((832, 54), (880, 54)), (856, 45)),
+    Edge("screen", "embed", "pixels", ((98, 91), (98, 196), (228, 196)), (162, 187)),
+    Edge(
+        "qc",
+        "align",
+        "trusted wells",
+        ((344, 91), (344, 126), (530, 126), (530, 159)),
+        (440, 117),
+    ),
+    Edge("embed", "align", "blocks", ((400, 196), (444, 196)), (421, 187)),
+    Edge("align", "consistency", "wells", ((616, 196), (660, 196)), (637, 187)),
+    Edge("consistency", "phenoprints", "p-values", ((746, 159), (746, 91)), (776, 129)),
+    Edge("embed", "probe", "blocks", ((262, 233), (262, 319)), (238, 280)),
+    Edge("align", "benchmark", "aligned wells", ((530, 233), (530, 319)), (574, 300)),
+    Edge("benchmark", "report", "tables", ((616, 356), (660, 356)), (637, 347)),
+    Edge("probe", "embed", "trimmed encoder", ((308, 319), (308, 233)), (360, 300), True),
+    Edge(
+        "pretrain",
+        "embed",
+        "encoder",
+        ((966, 91), (966, 262), (360, 262), (360, 233)),
+        (856, 253),
+        True,
+    ),
 )
 
 STYLE = """
@@ -92,9 +102,9 @@ Arial,sans-serif;--dag-ink:#22272e;--dag-soft:#68717d;--dag-box:#ffffff;--dag-ri
 .dag path.encoder{stroke:var(--dag-accent);stroke-dasharray:6 4}
 .dag path.tip{fill:var(--dag-line);stroke:none}
 .dag path.tip-encoder{fill:var(--dag-accent);stroke:none}
-.dag text{text-anchor:middle;fill:var(--dag-soft);font-size:11.5px}
+.dag text{text-anchor:middle;fill:var(--dag-soft);font-size:11px}
 .dag text.name{fill:var(--dag-ink);font-size:15px;font-weight:600}
-.dag text.label{font-size:11px;paint-order:stroke;stroke:var(--dag-paper);stroke-width:4px}
+.dag text.label{font-size:10.5px;paint-order:stroke;stroke:var(--dag-paper);stroke-width:4px}
 .dag text.encoder{fill:var(--dag-accent)}
 .dag a{text-decoration:none}
 .dag a:hover rect{stroke:var(--dag-accent)}
