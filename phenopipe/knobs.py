@@ -30,9 +30,10 @@ class Knobs(BaseModel):
     def as_flags(self) -> list[str]:
         """Write the settings as the flags that :func:`parse_step` reads."""
         flags: list[str] = []
-        for name, value in self.model_dump(mode="json", exclude_none=True).items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            flags += [_flag(name), text]
+        for name, value in self.model_dump(mode="json").items():
+            if value is None and type(self).model_fields[name].default is None:
+                continue
+            flags += [_flag(name), value if isinstance(value, str) else json.dumps(value)]
         return flags
 
 
@@ -195,8 +196,11 @@ def _add_file(parser: argparse.ArgumentParser, spec: str) -> None:
     if spec.endswith("*"):
         parser.add_argument(_flag(name), type=Path, nargs="*", default=[], metavar="FILE")
     else:
-        required = not spec.endswith("?")
-        parser.add_argument(_flag(name), type=Path, required=required, metavar="FILE")
+        # A rule without the optional file still writes the flag, with nothing after it.
+        nargs = "?" if spec.endswith("?") else None
+        parser.add_argument(
+            _flag(name), type=Path, nargs=nargs, required=nargs is None, metavar="FILE"
+        )
 
 
 def _paths(files: StepFiles, spec: str) -> list[Path]:
@@ -205,8 +209,8 @@ def _paths(files: StepFiles, spec: str) -> list[Path]:
 
 
 def _read(text: str) -> object:
-    """Read a flag's value: JSON where it is a list or mapping, else the text itself."""
-    return json.loads(text) if text.startswith(("[", "{")) else text
+    """Read a flag's value: JSON where it is a list, a mapping or null, else the text."""
+    return json.loads(text) if text.startswith(("[", "{")) or text == "null" else text
 
 
 def _flag(name: str) -> str:

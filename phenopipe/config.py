@@ -1,0 +1,419 @@
+"""workflow_config.yaml, checked before any job starts: entries, and one section a stage.
+
+This is the roof: it knows every stage's knobs, and only ``rules/common.smk`` imports it.
+
+One rule holds everywhere. A section (``consistency: pvalues: ...``) sets a step's knobs
+for the whole workflow; an entry (a screen, encoder, manifest, probe or benchmark) may set
+the same knobs for itself. ``seed`` at the top reaches every step that draws.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from phenopipe.align import config as align
+from phenopipe.benchmark import config as benchmark
+from phenopipe.consistency import config as consistency
+from phenopipe.embed import config as embed
+from phenopipe.errors import UserError
+from phenopipe.formats.tables import read_any
+from phenopipe.knobs import Knobs, describe
+from phenopipe.phenoprints import config as phenoprints
+from phenopipe.pretrain import config as pretrain
+from phenopipe.probe import config as probe
+from phenopipe.qc import config as qc
+from phenopipe.report import config as report
+from phenopipe.screen import config as screen
+from phenopipe.undersample import config as undersample
+
+Settings = dict[str, Any]
+Names = dict[str, str]
+
+STEPS: dict[str, dict[str, type[Knobs]]] = {
+    "screen": {
+        "simulate": screen.SimulateKnobs,
+        "images": screen.ImagesKnobs,
+        "profiles": screen.ProfilesKnobs,
+        "annotate": screen.AnnotateKnobs,
+    },
+    "qc": {"images": qc.ImagesKnobs, "profiles": qc.ProfilesKnobs, "wells": qc.WellsKnobs},
+    "undersample": {"wells": undersample.WellsKnobs},
+    "embed": {
+        "prepare": embed.PrepareKnobs,
+        "wells": embed.WellsKnobs,
+        "profiles": embed.ProfilesKnobs,
+    },
+    "align": {"fit": align.FitKnobs, "apply": align.ApplyKnobs, "arms": align.ArmsKnobs},
+    "consistency": {"pvalues": consistency.PvaluesKnobs},
+    "phenoprints": {"combine": phenoprints.CombineKnobs, "select": phenoprints.SelectKnobs},
+    "pretrain": {"mae": pretrain.MaeKnobs, "classifier": pretrain.ClassifierKnobs},
+    "probe": {"blocks": probe.BlocksKnobs, "trim": probe.TrimKnobs},
+    "benchmark": {
+        "aggregate": benchmark.AggregateKnobs,
+        "recall": benchmark.RecallKnobs,
+        "replicates": benchmark.ReplicatesKnobs,
+        "magnitude": benchmark.MagnitudeKnobs,
+        "compounds": benchmark.CompoundsKnobs,
+    },
+    "report": {"truth": report.TruthKnobs, "page": report.PageKnobs},
+}
+STEP_OF_SOURCE = {"simulated": "simulate", "images": "images", "profiles": "profiles"}
+STEP_OF_KIND = {
+    "timm": ("embed", "prepare"),
+    "imported": ("embed", "prepare"),
+    "pixels": ("embed", "prepare"),
+    "mae": ("pretrain", "mae"),
+    "ca_mae": ("pretrain", "mae"),
+    "classifier": ("pretrain", "classifier"),
+    "trimmed": ("probe", "trim"),
+}
+TESTS = ("recall", "replicates", "magnitude", "compounds")
+
+
+class Entry(BaseModel):
+    """Something that the configuration names; further keys are knobs of its step."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    @property
+    def settings(self) -> Settings:
+        """Keys that are knobs."""
+        return dict(self.model_extra or {})
+
+
+class Strict(BaseModel):
+    """An entry without knobs of its own: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Screen(Entry):
+    """One assay; further keys are knobs of ``screen.<source>``."""
+
+    source: Literal["simulated", "images", "profiles"]
+    """Where wells and pixels come from."""
+    experiments: dict[str, Settings] | str
+    """Experiments, each with knobs of its own; or a sheet with a column ``experiment``."""
+    tables: tuple[str, ...] = ()
+    """The user's tables (sources images and profiles); an experiment may name its own."""
+    genes: str | None = None
+    """Table of genes with chromosome arm and expression; arm correction needs it."""
+    interactions: str | None = None
+    """Table of compounds and their target genes."""
+    annotate: Settings = Field(default_factory=dict)
+    """Knobs of ``screen.annotate``."""
+
+
+class Encoder(Entry):
+    """Crop -> embedding; further keys are knobs of the step that makes its folder."""
+
+    kind: Literal[
+        "timm", "imported", "pixels", "profiles", "mae", "ca_mae", "classifier", "trimmed"
+    ]
+    """How the encoder comes about."""
+    manifest: str | None = None
+    """Manifest that it learns from (mae, ca_mae)."""
+    screen: str | None = None
+    """Screen whose labels it learns (classifier)."""
+    of: str | None = None
+    """Encoder that is cut (trimmed)."""
+    task: str | None = None
+    """Probe that says where to cut (trimmed)."""
+
+
+class Manifest(Strict):
+    """A training set."""
+
+    screens: dict[str, tuple[str, ...]] | tuple[str, ...]
+    """Screens that it draws from; or, to freeze it, screens with their experiments."""
+    judges: tuple[str, ...] = ()
+    """Encoders whose p-values vote; without judges nothing is curated away."""
+    undersample: Settings = Field(default_factory=dict)
+    """Knobs of ``undersample.wells``."""
+    phenoprints: Settings = Field(default_factory=dict)
+    """Knobs of ``phenoprints.select``."""
+
+
+class Probe(Entry):
+    """A linear probe; further keys are knobs of ``probe.blocks``."""
+
+    screen: str
+    """Screen whose wells are classified."""
+    encoders: tuple[str, ...]
+    """Encoders whose blocks are compared."""
+    groups: str | None = None
+    """Table of gene groups (columns group, gene), where the label is the group."""
+
+
+class Benchmark(Strict):
+    """Tests of the map of one screen; a test runs where its key is given."""
+
+    screen: str
+    """Screen whose aligned wells are tested."""
+    encoders: tuple[str, ...]
+    """Encoders that are compared."""
+    pairs: dict[str, str] = Field(default_factory=dict)
+    """Known relationships: name of the source -> table of pairs or of groups."""
+    aggregate: Settings = Field(default_factory=dict)
+    """Knobs of ``benchmark.aggregate``."""
+    recall: Settings | None = None
+    """Knobs of ``benchmark.recall``."""
+    replicates: Settings | None = None
+    """Knobs of ``benchmark.replicates``."""
+    magnitude: Settings | None = None
+    """Knobs of ``benchmark.magnitude``."""
+    compounds: Settings | None = None
+    """Knobs of ``benchmark.compounds``."""
+
+    @property
+    def tests(self) -> list[str]:
+        """Tests that run."""
+        return [test for test in TESTS if getattr(self, test) is not None]
+
+
+Section = dict[str, Settings]
+
+
+class WorkflowConfig(BaseModel):
+    """The whole of workflow_config.yaml; see :func:`load_config` for a checked one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    seed: int = 0
+    """Seed of every random draw; a step's own ``seed`` goes before it."""
+    data: str = "."
+    """Folder that the paths of the user's tables start from."""
+    screens: dict[str, Screen]
+    """What was screened."""
+    encoders: dict[str, Encoder] = Field(default_factory=dict)
+    """What turns images into embeddings."""
+    manifests: dict[str, Manifest] = Field(default_factory=dict)
+    """Training sets."""
+    probes: dict[str, Probe] = Field(default_factory=dict)
+    """Tasks that choose the best block."""
+    benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
+    """Tests of the map."""
+    screen: Section = Field(default_factory=dict)
+    """Knobs of the stage, step by step; likewise below."""
+    qc: Section = Field(default_factory=dict)
+    undersample: Section = Field(default_factory=dict)
+    embed: Section = Field(default_factory=dict)
+    align: Section = Field(default_factory=dict)
+    consistency: Section = Field(default_factory=dict)
+    phenoprints: Section = Field(default_factory=dict)
+    pretrain: Section = Field(default_factory=dict)
+    probe: Section = Field(default_factory=dict)
+    benchmark: Section = Field(default_factory=dict)
+    report: Section = Field(default_factory=dict)
+
+    def knobs(self, stage: str, step: str, **names: str) -> Knobs:
+        """Return the knobs of one step, for the entry that the rule's wildcards name.
+
+        Raises
+        ------
+        UserError
+            If a key is unknown or a value does not fit, with its key path.
+        """
+        kind = STEPS[stage][step]
+        section = getattr(self, stage).get(step, {})
+        where, own = self._own_settings(stage, step, names)
+        _refuse_unknown(kind, section, f"{stage}.{step}")
+        _refuse_unknown(kind, own, where)
+        seed = {"seed": self.seed} if "seed" in kind.model_fields else {}
+        try:
+            return kind.model_validate({**seed, **section, **own})
+        except ValidationError as error:
+            raise UserError(describe(error, where or f"{stage}.{step}")) from None
+
+    def _own_settings(self, stage: str, step: str, names: Names) -> tuple[str, Settings]:
+        """Find what the entry sets for itself, and its key path."""
+        match stage, step:
+            case "screen", "annotate":
+                one = self.screens[names["screen"]]
+                simulated = {"source": "simulated"} if one.source == "simulated" else {}
+                return f"screens.{names['screen']}.annotate", {
+                    **_shared(STEPS[stage][step], one.settings),
+                    **simulated,
+                    **one.annotate,
+                }
+            case "screen", _:
+                one, experiment = self.screens[names["screen"]], names["experiment"]
+                row = dict(self.experiments(names["screen"])[experiment])
+                row.pop("tables", None)
+                where = f"screens.{names['screen']}.experiments.{experiment}"
+                return where, {**one.settings, **row}
+            case ("embed", "prepare") | ("pretrain", _) | ("probe", "trim"):
+                return self._encoder_settings(names["encoder"])
+            case "undersample", "wells":
+                where = f"manifests.{names['manifest']}.undersample"
+                return where, self.manifests[names["manifest"]].undersample
+            case "phenoprints", "select":
+                where = f"manifests.{names['manifest']}.phenoprints"
+                return where, self.manifests[names["manifest"]].phenoprints
+            case "probe", "blocks":
+                return f"probes.{names['task']}", self.probes[names["task"]].settings
+            case "benchmark", _:
+                one_test = self.benchmarks[names["benchmark"]]
+                own = dict(getattr(one_test, step) or {})
+                if step == "recall":
+                    own["sources"] = list(one_test.pairs)
+                return f"benchmarks.{names['benchmark']}.{step}", own
+        return "", {}
+
+    def _encoder_settings(self, name: str) -> tuple[str, Settings]:
+        one = self.encoders[name]
+        fields = STEPS[STEP_OF_KIND[one.kind][0]][STEP_OF_KIND[one.kind][1]].model_fields
+        own = one.settings
+        if "kind" in fields:
+            own["kind"] = one.kind
+        if "channel_agnostic" in fields:
+            own["channel_agnostic"] = one.kind == "ca_mae"
+        return f"encoders.{name}", own
+
+    def experiments(self, name: str) -> Mapping[str, Settings]:
+        """Experiments of a screen and what each sets for itself, from the entry or its sheet."""
+        given = self.screens[name].experiments
+        return _read_sheet(given, self) if isinstance(given, str) else given
+
+
+def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:
+    """Check the mapping that Snakemake read: keys, values, names, cycles.
+
+    Raises
+    ------
+    UserError
+        In one line: key path, what was found, what is wanted.
+    """
+    try:
+        config = WorkflowConfig.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(describe(error)) from None
+    for stage, steps in STEPS.items():
+        for step in getattr(config, stage):
+            if step not in steps:
+                raise UserError(f"{stage}.{step}: unknown key, wanted one of {list(steps)}")
+    _check_names(config)
+    _check_cycles(config)
+    _check_knobs(config)
+    return config
+
+
+def _refuse_unknown(kind: type[Knobs], settings: Settings, where: str) -> None:
+    for key, value in settings.items():
+        if key not in kind.model_fields:
+            wanted = ", ".join(kind.model_fields)
+            raise UserError(f"{where}.{key}: unknown key (found {value!r}), wanted one of {wanted}")
+
+
+def _shared(kind: type[Knobs], settings: Settings) -> Settings:
+    """Keys of a simulated screen that its annotation must know too."""
+    return {key: value for key, value in settings.items() if key in kind.model_fields}
+
+
+def _read_sheet(path: str, config: WorkflowConfig) -> Mapping[str, Settings]:
+    sheet = read_any(Path(config.data) / path)
+    if "experiment" not in sheet.columns:
+        raise UserError(f"{path}: no column 'experiment', wanted in a sheet of experiments")
+    rows = {str(row.pop("experiment")): row for row in sheet.to_dicts()}
+    return {name: {k: v for k, v in row.items() if v is not None} for name, row in rows.items()}
+
+
+def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
+    """List every name that an entry gives to another: key path, section, name."""
+    for name, encoder in config.encoders.items():
+        needs = {
+            "mae": ("manifest",),
+            "ca_mae": ("manifest",),
+            "classifier": ("screen",),
+            "trimmed": ("of", "task"),
+        }
+        for key in needs.get(encoder.kind, ()):
+            section = {"manifest": "manifests", "screen": "screens", "of": "encoders"}
+            value = getattr(encoder, key) or "nothing"
+            yield f"encoders.{name}.{key}", section.get(key, "probes"), value
+    for name, manifest in config.manifests.items():
+        for one in manifest.screens:
+            yield f"manifests.{name}.screens", "screens", one
+        for judge in manifest.judges:
+            yield f"manifests.{name}.judges", "encoders", judge
+    for group, entries in (("probes", config.probes), ("benchmarks", config.benchmarks)):
+        for name, entry in entries.items():
+            yield f"{group}.{name}.screen", "screens", entry.screen
+            for encoder_name in entry.encoders:
+                yield f"{group}.{name}.encoders", "encoders", encoder_name
+
+
+def _check_names(config: WorkflowConfig) -> None:
+    for where, section, name in _references(config):
+        known = getattr(config, section)
+        if name not in known:
+            raise UserError(f"{where}: found {name!r}, wanted one of {section}: {list(known)}")
+    for name, manifest in config.manifests.items():
+        if isinstance(manifest.screens, dict):
+            for one, chosen in manifest.screens.items():
+                unknown = set(chosen) - set(config.experiments(one))
+                if unknown:
+                    raise UserError(
+                        f"manifests.{name}.screens.{one}: unknown experiments {sorted(unknown)}"
+                    )
+    for name, encoder in config.encoders.items():
+        if encoder.kind == "trimmed" and encoder.of not in config.probes[encoder.task or ""].encoders:
+            raise UserError(
+                f"encoders.{name}.of: {encoder.of!r} is not among the encoders of "
+                f"probes.{encoder.task}, which chooses the block"
+            )
+
+
+def _check_cycles(config: WorkflowConfig) -> None:
+    """Refuse encoders that learn from manifests that they judge themselves."""
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            cycle = " -> ".join((*path[path.index(name) :], name))
+            raise UserError(f"encoders.{name}: a cycle, {cycle}; wanted a judge trained before")
+        encoder = config.encoders[name]
+        before = [encoder.of] if encoder.of else []
+        if encoder.manifest:
+            before += config.manifests[encoder.manifest].judges
+        for one in before:
+            visit(one, (*path, name))
+
+    for name in config.encoders:
+        visit(name, ())
+
+
+def _check_knobs(config: WorkflowConfig) -> None:
+    """Build every step's knobs once, so that a mistake shows before any job starts."""
+    for stage, steps in STEPS.items():
+        for step in steps:
+            for names in _entries(config, stage, step):
+                config.knobs(stage, step, **names)
+
+
+def _entries(config: WorkflowConfig, stage: str, step: str) -> list[Names]:
+    """List the entries for which a step runs, as the wildcards of its rule."""
+    match stage, step:
+        case "screen", "annotate":
+            return [{"screen": name} for name in config.screens]
+        case "screen", _:
+            return [
+                {"screen": name, "experiment": experiment}
+                for name, one in config.screens.items()
+                if STEP_OF_SOURCE[one.source] == step
+                for experiment in config.experiments(name)
+            ]
+        case ("embed", "prepare") | ("pretrain", _) | ("probe", "trim"):
+            return [
+                {"encoder": name}
+                for name, one in config.encoders.items()
+                if STEP_OF_KIND.get(one.kind) == (stage, step)
+            ]
+        case ("undersample", "wells") | ("phenoprints", "select"):
+            return [{"manifest": name} for name in config.manifests]
+        case "probe", "blocks":
+            return [{"task": name} for name in config.probes]
+        case "benchmark", _:
+            return [{"benchmark": name} for name in config.benchmarks]
+    return [{}]

@@ -1,0 +1,148 @@
+"""Shared by all stages: the checked configuration, and where each rule's files come from.
+
+Input functions are named after what they gather: `of_screen` all experiments of the
+wildcard's screen, `of_manifest` all experiments of its manifest, and so on. Every one
+only fills a path pattern; which names belong together is decided in phenopipe/config.py.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+# Steps run as `python -m phenopipe.<stage>.<step>` from any working directory.
+HOME = Path(str(workflow.basedir))
+sys.path.insert(0, str(HOME))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(HOME), os.environ.get("PYTHONPATH")])
+)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+from phenopipe.config import load_config
+from phenopipe.errors import UserError
+from phenopipe.provenance import source_digest
+from phenopipe.wiring import Wiring
+
+try:
+    CONFIG = load_config(config)
+    WIRING = Wiring(CONFIG, HOME)
+except UserError as error:
+    # One line for the user; a traceback of ours would hide it.
+    sys.exit(f"error in the configuration: {error}")
+
+
+def knobs(stage, step):
+    """One step's knobs as flags, for example ['--null-draws', '1000', '--seed', '0']."""
+    return lambda wildcards: CONFIG.knobs(stage, step, **wildcards).as_flags()
+
+
+def source(stage):
+    """Digest of a stage's code, so that new code reruns its steps."""
+    return source_digest(stage)
+
+
+def _filler(method):
+    """An input function that fills a pattern with each set of names that `method` gives."""
+    return lambda pattern: lambda wildcards: [
+        pattern.format(**{**wildcards, **names}) for names in method(**wildcards)
+    ]
+
+
+of_fit = _filler(WIRING.of_fit)
+of_manifest = _filler(WIRING.of_manifest)
+of_judges = _filler(WIRING.of_judges)
+of_encoder = _filler(WIRING.of_encoder)
+of_probe = _filler(WIRING.of_probe)
+of_benchmark = _filler(WIRING.of_benchmark)
+
+
+def tables(wildcards):
+    """The user's tables behind one experiment."""
+    return WIRING.tables(**wildcards)
+
+
+def annotation(name):
+    """The user's table of genes or interactions, if the screen names one."""
+    return lambda wildcards: WIRING.optional(getattr(CONFIG.screens[wildcards.screen], name))
+
+
+def weights(wildcards):
+    """The file of weights that an encoder starts from, if it names one."""
+    return WIRING.weights(**wildcards)
+
+
+def manifest_of_encoder(wildcards):
+    """The manifest that an encoder learns from."""
+    name = CONFIG.encoders[wildcards.encoder].manifest
+    return f"results/phenoprints/{name}/manifest.parquet"
+
+
+def groups(wildcards):
+    """The table of gene groups of a probe task, if its label is the group."""
+    return WIRING.groups(**wildcards)
+
+
+def trimmed_from(file):
+    """One file of the folder of the encoder that is trimmed."""
+    return lambda wildcards: f"results/encoders/{CONFIG.encoders[wildcards.encoder].of}/{file}"
+
+
+def best_block(wildcards):
+    """The probe result that says where to trim."""
+    trimmed = CONFIG.encoders[wildcards.encoder]
+    return f"results/probe/{trimmed.of}/{trimmed.task}/best_block.json"
+
+
+def arms(wildcards):
+    """The chromosome-arm offsets, if the screen has a table of genes."""
+    return WIRING.arms(**wildcards)
+
+
+def known_interactions(wildcards):
+    """The screen's table of compounds and their target genes."""
+    screen = CONFIG.benchmarks[wildcards.benchmark].screen
+    return f"results/screen/{screen}/interactions.parquet"
+
+
+def pairs(wildcards):
+    """The tables of known relationships, in the order of the knob `sources`."""
+    return WIRING.pairs(**wildcards)
+
+
+def of_page(kind):
+    """All files of one kind that the report shows."""
+    return WIRING.files(kind)
+
+
+def of_truth(kind):
+    """All files of one kind of the simulated screens that the planted truth is held against."""
+    return WIRING.truth_files(kind)
+
+
+def targets(stage):
+    """The files that a stage makes in this run."""
+    return WIRING.targets(stage)
+
+
+def screens_of(*sources):
+    """A wildcard that is a screen of one of these sources."""
+    return _one_of(name for name, one in CONFIG.screens.items() if one.source in sources)
+
+
+def encoders_of(*kinds):
+    """A wildcard that is an encoder of one of these kinds."""
+    return _one_of(name for name, one in CONFIG.encoders.items() if one.kind in kinds)
+
+
+def _one_of(names):
+    # A pattern that matches nothing where the configuration names none.
+    return "|".join(sorted(map(re.escape, names))) or "(?!)"
+
+
+wildcard_constraints:
+    screen=r"[A-Za-z0-9_.-]+",
+    experiment=r"[A-Za-z0-9_.-]+",
+    encoder=r"[A-Za-z0-9_.-]+",
+    manifest=r"[A-Za-z0-9_.-]+",
+    task=r"[A-Za-z0-9_.-]+",
+    benchmark=r"[A-Za-z0-9_.-]+",

@@ -1,0 +1,100 @@
+"""
+Stage pretrain: how does an encoder learn from a manifest, or from labels?
+
+    in     results/phenoprints/{manifest}/manifest.parquet
+           results/screen/{screen}/{experiment}/images.parquet, images.zarr
+    out    results/encoders/{encoder}/model.safetensors, config.json, README.md
+           results/pretrain/{encoder}/history.parquet, reconstructions.npz
+    code   phenopipe/pretrain
+    paper  3.2, A.2
+"""
+
+
+rule pretrain_mae:
+    """A masked autoencoder, trained on the wells of a manifest."""
+    input:
+        manifest=manifest_of_encoder,
+        images=of_encoder("results/screen/{screen}/{experiment}/images.parquet"),
+        pixels=of_encoder("results/screen/{screen}/{experiment}/images.zarr"),
+    output:
+        model="results/encoders/{encoder}/model.safetensors",
+        config="results/encoders/{encoder}/config.json",
+        card="results/encoders/{encoder}/README.md",
+        history="results/pretrain/{encoder}/history.parquet",
+        reconstructions="results/pretrain/{encoder}/reconstructions.npz",
+    log:
+        "logs/pretrain/mae/{encoder}.log",
+    benchmark:
+        "logs/benchmarks/pretrain/mae/{encoder}.tsv"
+    wildcard_constraints:
+        encoder=encoders_of("mae", "ca_mae"),
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+    params:
+        knobs=knobs("pretrain", "mae"),
+        version=1,
+    shell:
+        """
+        python -m phenopipe.pretrain.mae \
+            --manifest {input.manifest:q} \
+            --images {input.images:q} \
+            --pixels {input.pixels:q} \
+            --model {output.model:q} \
+            --config {output.config:q} \
+            --card {output.card:q} \
+            --history {output.history:q} \
+            --reconstructions {output.reconstructions:q} \
+            --encoder {wildcards.encoder:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule pretrain_classifier:
+    """A classifier of the labels of a screen, without its head an encoder."""
+    input:
+        wells=of_encoder("results/qc/{screen}/{experiment}/wells.parquet"),
+        images=of_encoder("results/screen/{screen}/{experiment}/images.parquet"),
+        pixels=of_encoder("results/screen/{screen}/{experiment}/images.zarr"),
+    output:
+        model="results/encoders/{encoder}/model.safetensors",
+        config="results/encoders/{encoder}/config.json",
+        card="results/encoders/{encoder}/README.md",
+        history="results/pretrain/{encoder}/history.parquet",
+    log:
+        "logs/pretrain/classifier/{encoder}.log",
+    benchmark:
+        "logs/benchmarks/pretrain/classifier/{encoder}.tsv"
+    wildcard_constraints:
+        encoder=encoders_of("classifier"),
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=1440,
+    params:
+        knobs=knobs("pretrain", "classifier"),
+        version=1,
+    shell:
+        """
+        python -m phenopipe.pretrain.classifier \
+            --wells {input.wells:q} \
+            --images {input.images:q} \
+            --pixels {input.pixels:q} \
+            --model {output.model:q} \
+            --config {output.config:q} \
+            --card {output.card:q} \
+            --history {output.history:q} \
+            --encoder {wildcards.encoder:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule pretrain:
+    """Everything up to the stage pretrain."""
+    input:
+        targets("pretrain"),

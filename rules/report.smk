@@ -1,0 +1,134 @@
+"""
+Stage report: what did we learn?
+
+    in     every tidy table above
+    out    results/report/index.html, truth.parquet
+    code   phenopipe/report
+    paper  all figures and tables
+"""
+
+
+rule report_truth:
+    """What the chain found of the truth that the simulator planted."""
+    input:
+        truth=of_truth("truth"),
+        flags=of_truth("flags"),
+        combined=of_truth("combined"),
+        manifests=of_truth("manifests"),
+        embeddings=of_truth("embeddings"),
+        aligned=of_truth("aligned"),
+        arms=of_truth("arms"),
+        genes=of_truth("genes"),
+        maps=of_truth("maps"),
+        recall_pairs=of_truth("recall_pairs"),
+        predictions=of_truth("predictions"),
+        blocks=of_truth("blocks"),
+    output:
+        found="results/report/truth.parquet",
+    log:
+        "logs/report/truth.log",
+    benchmark:
+        "logs/benchmarks/report/truth.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        knobs=knobs("report", "truth"),
+        source=source("report"),
+    shell:
+        """
+        python -m phenopipe.report.truth \
+            --truth {input.truth:q} \
+            --flags {input.flags:q} \
+            --combined {input.combined:q} \
+            --manifests {input.manifests:q} \
+            --embeddings {input.embeddings:q} \
+            --aligned {input.aligned:q} \
+            --arms {input.arms:q} \
+            --genes {input.genes:q} \
+            --maps {input.maps:q} \
+            --recall-pairs {input.recall_pairs:q} \
+            --predictions {input.predictions:q} \
+            --blocks {input.blocks:q} \
+            --found {output.found:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule report_page:
+    """One page that opens offline and tells the whole run."""
+    input:
+        wells=of_page("wells"),
+        images=of_page("images"),
+        pixels=of_page("pixels"),
+        metrics=of_page("metrics"),
+        flags=of_page("flags"),
+        funnels=of_page("funnels"),
+        manifests=of_page("manifests"),
+        combined=of_page("combined"),
+        pvalues=of_page("pvalues"),
+        histories=of_page("histories"),
+        reconstructions=of_page("reconstructions"),
+        embeddings=of_page("embeddings"),
+        aligned=of_page("aligned"),
+        blocks=of_page("blocks"),
+        best=of_page("best"),
+        neighbours=of_page("neighbours"),
+        recall=of_page("recall"),
+        replicates=of_page("replicates"),
+        magnitude=of_page("magnitude"),
+        magnitude_perturbations=of_page("magnitude_perturbations"),
+        compounds=of_page("compounds"),
+        truth=of_page("found"),
+    output:
+        page="results/report/index.html",
+    log:
+        "logs/report/page.log",
+    benchmark:
+        "logs/benchmarks/report/page.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        knobs=knobs("report", "page"),
+        source=source("report"),
+    shell:
+        """
+        python -m phenopipe.report.page \
+            --wells {input.wells:q} \
+            --images {input.images:q} \
+            --pixels {input.pixels:q} \
+            --metrics {input.metrics:q} \
+            --flags {input.flags:q} \
+            --funnels {input.funnels:q} \
+            --manifests {input.manifests:q} \
+            --combined {input.combined:q} \
+            --pvalues {input.pvalues:q} \
+            --histories {input.histories:q} \
+            --reconstructions {input.reconstructions:q} \
+            --embeddings {input.embeddings:q} \
+            --aligned {input.aligned:q} \
+            --blocks {input.blocks:q} \
+            --best {input.best:q} \
+            --neighbours {input.neighbours:q} \
+            --recall {input.recall:q} \
+            --replicates {input.replicates:q} \
+            --magnitude {input.magnitude:q} \
+            --magnitude-perturbations {input.magnitude_perturbations:q} \
+            --compounds {input.compounds:q} \
+            --truth {input.truth:q} \
+            --page {output.page:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule report:
+    """Everything up to the stage report."""
+    input:
+        targets("report"),

@@ -1,0 +1,82 @@
+"""Knobs survive the trip over the command line; mistakes end in one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phenopipe.errors import UserError
+from phenopipe.knobs import Knobs, parse_step
+
+
+class Example(Knobs):
+    tails: tuple[float, float] = (0.05, 0.95)
+    sources: tuple[str, ...] = ("CORUM",)
+    where: dict[str, list[int]] = {}
+    lr: float = 3e-5
+    limit: int | None = None
+    column: str | None = "gene"
+    on: bool = True
+
+
+def test_flags_read_back_as_the_same_knobs():
+    knobs = Example(sources=("hu.MAP", "two words"), limit=5, column=None, where={"a": [1]})
+    assert parse_step(Example, argv=knobs.as_flags())[1] == knobs
+
+
+@given(
+    st.builds(
+        Example,
+        tails=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+        sources=st.lists(st.text()).map(tuple),
+        lr=st.floats(0, 1),
+        limit=st.none() | st.integers(),
+        on=st.booleans(),
+    )
+)
+def test_any_knobs_read_back(knobs):
+    assert parse_step(Example, argv=knobs.as_flags())[1] == knobs
+
+
+def test_files_are_paths_lists_or_nothing(tmp_path):
+    one = tmp_path / "a"
+    one.write_text("x")
+    argv = ["--one", str(one), "--many", str(one), str(one), "--maybe", "--out", "b"]
+    argv += ["--screen", "s"]
+    files, _ = parse_step(
+        Example, inputs=["one", "many*", "maybe?"], outputs=["out"], names=["screen"], argv=argv
+    )
+    assert (files.one, files.many, files.maybe, files.screen) == (one, [one, one], None, "s")
+    assert files.stamp["names"] == {"screen": "s"}
+    assert len(files.stamp["inputs"]["many"]) == 2
+
+
+def test_stamp_holds_deterministic_facts_only(tmp_path):
+    one = tmp_path / "a"
+    one.write_text("x")
+    argv = ["--one", str(one)]
+    stamps = [parse_step(Example, inputs=["one"], argv=argv)[0].stamp for _ in range(2)]
+    assert json.dumps(stamps[0]) == json.dumps(stamps[1])
+    assert str(tmp_path) not in json.dumps(stamps[0])
+
+
+def test_absent_input_is_named():
+    with pytest.raises(UserError, match="nowhere"):
+        parse_step(Example, inputs=["one"], argv=["--one", "nowhere"])
+
+
+@pytest.mark.parametrize("flags", [["--limit", "many"], ["--one", "/nowhere"]])
+def test_a_mistake_ends_in_one_line(flags, tmp_path):
+    code = (
+        "from phenopipe.knobs import Knobs, parse_step, run_step\n"
+        "class E(Knobs):\n    limit: int = 1\n"
+        "run_step(lambda: parse_step(E, inputs=['one?']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
