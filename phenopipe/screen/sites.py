@@ -1,0 +1,213 @@
+"""Sites of a user's table: which files make the channels of each field of view."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from phenopipe.errors import UserError
+from phenopipe.formats.images import IMAGES
+from phenopipe.screen.columns import needed, number, place, text
+from phenopipe.screen.config import ImagesKnobs
+from phenopipe.screen.pixels import Found, inside
+
+FILE = "file"
+CHANNEL = "channel"
+
+
+class Format(NamedTuple):
+    """What all stored sites of an experiment share."""
+
+    height: int
+    width: int
+    dtype: str
+
+
+def files_of_rows(
+    rows: pl.DataFrame, well_ids: pl.Series, knobs: ImagesKnobs, root: Path
+) -> pl.DataFrame:
+    """Files of every site and channel, one row each, checked to lie inside the root.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of one experiment of the user's table.
+    well_ids : Series
+        Well of each row.
+    knobs : ImagesKnobs
+        Which columns name sites, channels and files.
+    root : Path
+        The folder that paths start from.
+
+    Returns
+    -------
+    DataFrame
+        ``image_id, well_id, site, channel, file, place``; a blank file is null.
+
+    Raises
+    ------
+    UserError
+        If a path leaves the root, a site is no number from 1, or two rows name one
+        site and channel.
+    """
+    by_site = rows.select(
+        well_ids.alias("well_id"),
+        _site_numbers(rows, knobs),
+        place=pl.Series([place(rows, at) for at in range(rows.height)], dtype=pl.String),
+    ).with_columns(image_id=pl.concat_str("well_id", "site", separator="/"))
+    if knobs.files:
+        files = pl.concat(
+            by_site.with_columns(
+                pl.lit(name).alias(CHANNEL), text(rows, value, key=f"files.{name}").alias(FILE)
+            )
+            for name, value in knobs.files.items()
+        )
+    else:
+        files = by_site.with_columns(
+            _channels(rows, knobs), text(rows, knobs.file, key="file").alias(FILE)
+        ).filter(pl.col(CHANNEL).is_in(knobs.channels))
+    _check_once(files)
+    for file, where in files.select(FILE, "place").drop_nulls().iter_rows():
+        try:
+            inside(root, file)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    return files
+
+
+def usual_format(found: Mapping[str, Found], knobs: ImagesKnobs, where: str) -> Format:
+    """Size and type that most readable files have; the knobs' size comes first.
+
+    Raises
+    ------
+    UserError
+        If no file can be read.
+    """
+    readable = [one for one in found.values() if one.fault is None]
+    if not readable:
+        first = next((f"{path}: {one.fault}" for path, one in found.items()), "no file named")
+        raise UserError(f"{where}: no image can be read ({first})")
+    formats = pl.DataFrame(
+        [(one.height, one.width, one.dtype) for one in readable],
+        schema=["height", "width", "dtype"],
+        orient="row",
+    )
+    counts = formats.group_by(pl.all()).len().sort("len", *formats.columns, descending=True)
+    height, width, dtype, _ = counts.row(0)
+    return Format(knobs.height or height, knobs.width or width, dtype)
+
+
+def list_images(
+    files: pl.DataFrame, found: Mapping[str, Found], channels: Sequence[str], usual: Format
+) -> tuple[pl.DataFrame, list[str]]:
+    """Images format with the row of each storable site, and what is wrong with the others.
+
+    Parameters
+    ----------
+    files : DataFrame
+        From :func:`files_of_rows`.
+    found : mapping of str to Found
+        What each file's header says.
+    channels : list of str
+        The screen's channels.
+    usual : Format
+        What a storable site must have.
+
+    Returns
+    -------
+    images : DataFrame
+        Images format. A site with an unreadable file has ``height`` and ``width`` 0.
+    faults : list of str
+        One line for each site that is set aside.
+    """
+    rows, faults, index = [], [], 0
+    for (image_id,), site in files.group_by("image_id", maintain_order=True):
+        looked = _by_channel(site, found, channels)
+        height, width, planes, fault = _site_format(looked, len(channels), usual)
+        stored = fault is None
+        first = site.row(0, named=True)
+        if fault is not None:
+            faults.append(f"{first['place']}: {image_id} set aside: {fault}")
+        named = dict(site.select(CHANNEL, FILE).iter_rows())
+        uri = "|".join(named[name] for name in channels if named.get(name))
+        name = (image_id, first["well_id"], first["site"])
+        rows.append((*name, height, width, planes, index if stored else None, uri))
+        index += stored
+    schema = {name: dtype for name, (dtype, _) in IMAGES.columns.items()}
+    return pl.DataFrame(rows, schema=schema, orient="row"), faults
+
+
+def files_of_site(
+    files: pl.DataFrame, channels: Sequence[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Each site's files in the order of the channels."""
+    for (image_id,), site in files.group_by("image_id", maintain_order=True):
+        by_channel = dict(site.select(CHANNEL, FILE).iter_rows())
+        yield str(image_id), [by_channel[name] for name in channels]
+
+
+def _by_channel(
+    site: pl.DataFrame, found: Mapping[str, Found], channels: Sequence[str]
+) -> dict[str, Found]:
+    named = dict(site.select(CHANNEL, FILE).iter_rows())
+    absent = Found(fault="no file named")
+    return {
+        name: found[named[name]]._replace(fault=_told(named[name], found[named[name]].fault))
+        if named.get(name)
+        else absent._replace(fault=f"no file named for channel {name}")
+        for name in channels
+    }
+
+
+def _told(file: str, fault: str | None) -> str | None:
+    return None if fault is None else f"{file}: {fault}"
+
+
+def _site_format(
+    looked: Mapping[str, Found], n_channels: int, usual: Format
+) -> tuple[int, int, int, str | None]:
+    """Height, width and planes that a site turned out to have, and its fault if any."""
+    planes = sum(one.planes for one in looked.values())
+    for one in looked.values():
+        if one.fault is not None:
+            return 0, 0, planes, one.fault
+    odd = [one for one in looked.values() if (one.height, one.width) != usual[:2]]
+    shown = odd[0] if odd else next(iter(looked.values()))
+    fault = None
+    if odd:
+        fault = f"{shown.height} x {shown.width} pixels, wanted {usual.height} x {usual.width}"
+    elif planes != n_channels:
+        fault = f"{planes} channels, wanted {n_channels}"
+    elif any(one.dtype != usual.dtype for one in looked.values()):
+        # No size of its own would flag it, so it counts as unreadable.
+        return 0, 0, planes, f"pixels of another type than {usual.dtype}"
+    return shown.height, shown.width, planes, fault
+
+
+def _site_numbers(rows: pl.DataFrame, knobs: ImagesKnobs) -> pl.Series:
+    needed(rows, knobs.site, key="site")
+    sites = number(rows, knobs.site, key="site")
+    wrong = (sites % 1 != 0) | (sites < 0)
+    if wrong.any():
+        at = wrong.arg_max() or 0
+        raise UserError(f"{place(rows, at)}: site {sites[at]}, wanted a whole number from 0")
+    return sites.cast(pl.Int32).alias("site")
+
+
+def _channels(rows: pl.DataFrame, knobs: ImagesKnobs) -> pl.Series:
+    """House name of each row's channel; words that belong to no channel stay as they are."""
+    assert knobs.channel is not None
+    words = {word: name for name, listed in knobs.channel_words.items() for word in listed}
+    return needed(rows, knobs.channel, key="channel").replace(words).alias(CHANNEL)
+
+
+def _check_once(files: pl.DataFrame) -> None:
+    doubled = files.filter(files.select("image_id", CHANNEL).is_duplicated())
+    if doubled.height:
+        first = doubled.row(0, named=True)
+        same = doubled.filter(image_id=first["image_id"], channel=first[CHANNEL])["place"]
+        raise UserError(
+            f"{same[1]}: site {first['image_id']}, channel {first[CHANNEL]} is already in "
+            f"{same[0]}, wanted one row"
+        )
