@@ -262,8 +262,9 @@ class Decoder(nn.Module):
         self.apply(init_weights_vit_timm)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens_NKD: Tensor, kept_NK: Tensor) -> Tensor:
-        """Return patches (N, L, T) from the class token and K visible tokens."""
+    def forward(self, tokens_NKD: Tensor, kept_NK: Tensor, length: int) -> Tensor:
+        """Return all ``length`` patches (N, L, T) from the class token and the visible ones."""
+        assert length == self.pos_embed.shape[1] - 1
         x_NLE = place_tokens(self.proj(tokens_NKD), kept_NK, self.mask_token, self.pos_embed)
         for block in self.blocks:
             x_NLE = block(x_NLE)
@@ -385,7 +386,7 @@ class MaskedAutoencoder(nn.Module):
         target_NLT = self.targets(images_NCHW)
         kept_NK, mask_NL = random_masking(noise_NL, self.mask_ratio)
         tokens_NKD = self.encode(images_NCHW, kept_NK, drop_NB)
-        prediction_NLT = self.decoder(tokens_NKD, kept_NK).float()
+        prediction_NLT = self.decoder(tokens_NKD, kept_NK, mask_NL.shape[1]).float()
         l2 = masked_mean((prediction_NLT - target_NLT).square().mean(dim=-1), mask_NL)
         # The channel-agnostic model has one grid of patches a channel: each counts as a crop.
         grids = (-1, self.grid, target_NLT.shape[2])

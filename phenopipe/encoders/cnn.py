@@ -1,0 +1,32 @@
+"""Other timm models as encoders, above all CNNs: their feature stages serve as blocks."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from phenopipe.encoders.base import Encoder, EncoderConfig
+
+
+class StageEncoder(Encoder):
+    """Any timm model that gives intermediate maps: each stage averaged over the image."""
+
+    def __init__(self, config: EncoderConfig, model: nn.Module) -> None:
+        super().__init__(config)
+        self.model = model
+
+    @property
+    def block_dims(self) -> list[int]:
+        """Number of channels of each stage."""
+        stages = list(self.model.feature_info)  # type: ignore[arg-type]
+        return [int(stage["num_chs"]) for stage in stages[: self.config.best_block]]
+
+    def pooled_blocks(self, x_NCHW: Tensor) -> Iterator[Tensor]:
+        """Yield the average of each stage's map."""
+        maps = self.model.forward_intermediates(  # type: ignore[operator]
+            x_NCHW,
+            indices=list(range(len(self.block_dims))),
+            stop_early=True,
+            intermediates_only=True,
+        )
+        for stage in maps:
+            yield stage.mean(dim=(-2, -1))
