@@ -37,7 +37,7 @@ MAGNITUDES = Schema(
         "concentration_um": (pl.Float64, "micromolar, null for knockouts"),
         "n_wells": (pl.Int32, "wells of the condition"),
         "energy_distance": (pl.Float64, "from the controls"),
-        "null": (pl.Float64, "mean over as many control wells, drawn again and again"),
-        "p_value": (pl.Float64, "share of these draws at least as far, never 0"),
+        "null": (pl.Float64, "mean of as many control wells, drawn anew; null if too few"),
+        "p_value": (pl.Float64, "share of these draws at least as far, never 0; null if none"),
     },
 )

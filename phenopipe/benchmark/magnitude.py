@@ -1,0 +1,239 @@
+"""Step ``magnitude``: how far each perturbation moves the cells away from the controls.
+
+Shape suffixes: N, M rows of two samples, W wells, C controls, D features, K null draws.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from phenopipe.benchmark.config import MagnitudeKnobs
+from phenopipe.benchmark.treated import Floats, Treated, read_treated
+from phenopipe.errors import UserError
+from phenopipe.formats.arms import ARMS
+from phenopipe.formats.benchmarks import MAGNITUDES
+from phenopipe.formats.results import RESULTS, tidy
+from phenopipe.formats.tables import read_table, write_table
+from phenopipe.formats.wells import CONDITION
+from phenopipe.knobs import parse_step, run_step
+from phenopipe.seeds import generator
+
+GENE = ("kind", "gene")
+ROWS_A_BLOCK = 4_096
+
+
+def energy_distance(x_ND: Floats, y_MD: Floats) -> float:
+    """Energy distance between two samples of embeddings.
+
+    Parameters
+    ----------
+    x_ND, y_MD : float arrays of shapes (n, n_features) and (m, n_features)
+        The samples.
+
+    Returns
+    -------
+    float
+        2 E|X-Y| - E|X-X'| - E|Y-Y'| with Euclidean distances, all n² and m² ordered pairs
+        among them (the V-statistic): 0 for equal samples, never negative.
+
+    Notes
+    -----
+    Celik et al. (2024). The public reference clamps distances at 1e-4, which makes its
+    values smaller by 1e-4 (1/n + 1/m).
+
+    Examples
+    --------
+    >>> energy_distance(np.array([[0.0]]), np.array([[3.0], [5.0]]))
+    7.0
+    """
+    return 2 * mean_distance(x_ND, y_MD) - mean_distance(x_ND, x_ND) - mean_distance(y_MD, y_MD)
+
+
+def mean_distance(x_ND: Floats, y_MD: Floats) -> float:
+    """Mean Euclidean distance over all pairs of rows, in blocks and double precision."""
+    total = 0.0
+    for start in range(0, len(x_ND), ROWS_A_BLOCK):
+        total += float(cdist(x_ND[start : start + ROWS_A_BLOCK], y_MD).sum())
+    return total / (len(x_ND) * len(y_MD))
+
+
+class Controls:
+    """Control wells, and the distances among them, computed once.
+
+    Parameters
+    ----------
+    x_CD : float array of shape (n_controls, n_features)
+        Control embeddings.
+    """
+
+    def __init__(self, x_CD: Floats) -> None:
+        self.x_CD = np.asarray(x_CD, dtype=np.float64)
+        self.distance_CC = cdist(self.x_CD, self.x_CD)
+        self.sum_C = self.distance_CC.sum(axis=1)
+        self.total = float(self.sum_C.sum())
+
+    def energy(self, x_ND: Floats) -> float:
+        """Energy distance of a sample from the controls."""
+        own = self.total / len(self.x_CD) ** 2
+        return 2 * mean_distance(x_ND, self.x_CD) - mean_distance(x_ND, x_ND) - own
+
+    def null(self, n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Energy distance of random controls from all other controls.
+
+        Parameters
+        ----------
+        n : int
+            Wells in each draw: the statistic depends on it.
+        draws : int
+            Number of draws.
+        rng : Generator
+            Source of randomness.
+
+        Returns
+        -------
+        float array of shape (draws,)
+            Sums over the distances among controls, so that no distance is computed again.
+        """
+        n_controls = len(self.x_CD)
+        rest = n_controls - n
+        null_K = np.empty(draws)
+        for draw in range(draws):
+            at_N = rng.choice(n_controls, n, replace=False, shuffle=False)
+            inside = float(self.distance_CC[np.ix_(at_N, at_N)].sum())
+            across = float(self.sum_C[at_N].sum()) - inside
+            outside = self.total - 2 * across - inside
+            null_K[draw] = 2 * across / (n * rest) - inside / n**2 - outside / rest**2
+        return null_K
+
+
+def magnitudes(treated: Treated, knobs: MagnitudeKnobs) -> pl.DataFrame:
+    """Energy distance of every condition from the controls, with its null.
+
+    Parameters
+    ----------
+    treated : Treated
+        Wells that pass qc.
+    knobs : MagnitudeKnobs
+        The step's settings.
+
+    Returns
+    -------
+    DataFrame
+        The magnitudes format. The null of a condition with n wells is n controls against
+        the others: the V-statistic shrinks with n, so sizes must match.
+
+    Raises
+    ------
+    UserError
+        If there are too few controls, or no condition has enough wells.
+    """
+    controls = Controls(_draw_controls(treated, knobs))
+    keys = list(GENE if knobs.level == "gene" else CONDITION)
+    treatments = treated.wells.with_row_index("at").filter(
+        pl.col("role").is_in(sorted({"perturbation", "positive_control"} - {knobs.controls}))
+        & pl.col(keys[1]).is_not_null()
+    )
+    gene = () if knobs.level == "gene" else (pl.col("gene").first(),)
+    table = treatments.group_by(keys).agg("at", *gene, n_wells=pl.len()).sort(keys)
+    enough = table.filter(pl.col("n_wells") >= knobs.min_wells)
+    if not enough.height:
+        raise UserError(
+            f"none of {table.height} conditions has {knobs.min_wells} wells, wanted some"
+        )
+    nulls = {n: _null(controls, n, knobs) for n in sorted(enough["n_wells"].unique())}
+    rows = [
+        _measure(controls, treated.x_WD[row.pop("at")], nulls[row["n_wells"]]) | row
+        for row in enough.iter_rows(named=True)
+    ]
+    schema = {name: dtype for name, (dtype, _) in MAGNITUDES.columns.items()}
+    return pl.DataFrame(
+        {name: [row.get(name) for row in rows] for name in schema}, schema=schema
+    )
+
+
+def _measure(
+    controls: Controls, x_ND: Floats, null_K: NDArray[np.float64] | None
+) -> dict[str, float | None]:
+    """Energy distance of one condition, the mean of its null and the p-value."""
+    energy = controls.energy(x_ND)
+    if null_K is None:
+        return {"energy_distance": energy}
+    p_value = max(int((null_K >= energy).sum()), 1) / len(null_K)
+    return {"energy_distance": energy, "null": float(null_K.mean()), "p_value": p_value}
+
+
+def _null(controls: Controls, n: int, knobs: MagnitudeKnobs) -> NDArray[np.float64] | None:
+    """Draw the null for n wells; None where the controls are too few to be split."""
+    if 2 * n > len(controls.x_CD):
+        print(f"{len(controls.x_CD)} controls are too few for a null of {n} wells")
+        return None
+    return controls.null(n, knobs.null_draws, generator(knobs.seed, "magnitude", n))
+
+
+def _draw_controls(treated: Treated, knobs: MagnitudeKnobs) -> Floats:
+    """Embeddings of the control wells, a seeded choice of them where there are many."""
+    at_C = np.flatnonzero((treated.wells["role"] == knobs.controls).to_numpy())
+    if len(at_C) < 2:
+        raise UserError(f"{len(at_C)} wells of role {knobs.controls!r}, wanted at least 2")
+    if len(at_C) > knobs.max_controls:
+        rng = generator(knobs.seed, "magnitude", "controls")
+        at_C = np.sort(rng.choice(at_C, knobs.max_controls, replace=False))
+    return treated.x_WD[at_C]
+
+
+def summarize_magnitudes(table: pl.DataFrame, knobs: MagnitudeKnobs) -> list[dict[str, Any]]:
+    """Rows of results: mean and spread of the energy distance over conditions.
+
+    Returns
+    -------
+    list of mapping
+        Metrics ``energy_distance`` (mean, interval by resampling conditions) and
+        ``energy_distance_mad`` (median absolute deviation from the median, not scaled:
+        Table 3's "±"), the same two of the null, and ``share_below_0.01`` of the p-values.
+    """
+    rng = generator(knobs.seed, "magnitude", "bootstrap")
+    drawn = rng.integers(table.height, size=(knobs.bootstraps, table.height))
+    rows: list[dict[str, Any]] = []
+    columns = {"energy_distance": "energy_distance", "energy_distance_null": "null"}
+    for metric, column in columns.items():
+        if table[column].null_count() == table.height:
+            continue
+        values = table[column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+        low, high = np.nanquantile(np.nanmean(values[drawn], axis=1), [0.025, 0.975])
+        mad = np.nanmedian(np.abs(values - np.nanmedian(values)))
+        rows.append({"metric": metric, "value": np.nanmean(values), "low": low, "high": high})
+        rows.append({"metric": f"{metric}_mad", "value": mad})
+    rows.append({"metric": "share_below_0.01", "value": (table["p_value"] < 0.01).mean()})
+    shared = {"source": knobs.level, "n": table.height, "seed": knobs.seed}
+    return [{**shared, **row} for row in rows]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the rule ``benchmark_magnitude``."""
+    files, knobs = parse_step(
+        MagnitudeKnobs,
+        inputs=["aligned*", "arms?"],
+        outputs=["magnitude", "perturbations"],
+        names=["benchmark", "encoder"],
+        doc=__doc__,
+        argv=argv,
+    )
+    arms = read_table(files.arms, ARMS) if files.arms else None
+    treated = read_treated(files.aligned, arms, knobs)
+    table = magnitudes(treated, knobs)
+    results = tidy(
+        summarize_magnitudes(table, knobs),
+        encoder=files.encoder,
+        benchmark=files.benchmark,
+        **treated.facts,
+    )
+    write_table(files.magnitude, results, RESULTS, files.stamp)
+    write_table(files.perturbations, table, MAGNITUDES, files.stamp)
+
+
+if __name__ == "__main__":
+    run_step(main)
