@@ -9,7 +9,7 @@ the same knobs for itself. ``seed`` at the top reaches every step that draws.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,15 @@ from phenopipe.align import config as align
 from phenopipe.benchmark import config as benchmark
 from phenopipe.consistency import config as consistency
 from phenopipe.embed import config as embed
+from phenopipe.entries import (
+    Benchmark,
+    Encoder,
+    Manifest,
+    Names,
+    Probe,
+    Screen,
+    Settings,
+)
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import read_any
 from phenopipe.knobs import Knobs, describe
@@ -27,9 +36,6 @@ from phenopipe.qc import config as qc
 from phenopipe.report import config as report
 from phenopipe.screen import config as screen
 from phenopipe.undersample import config as undersample
-
-Settings = dict[str, Any]
-Names = dict[str, str]
 
 STEPS: dict[str, dict[str, type[Knobs]]] = {
     "screen": {
@@ -69,108 +75,6 @@ STEP_OF_KIND = {
     "classifier": ("pretrain", "classifier"),
     "trimmed": ("probe", "trim"),
 }
-TESTS = ("recall", "replicates", "magnitude", "compounds")
-
-
-class Entry(BaseModel):
-    """Something that the configuration names; further keys are knobs of its step."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
-
-    @property
-    def settings(self) -> Settings:
-        """Keys that are knobs."""
-        return dict(self.model_extra or {})
-
-
-class Strict(BaseModel):
-    """An entry without knobs of its own: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Screen(Entry):
-    """One assay; further keys are knobs of ``screen.<source>``."""
-
-    source: Literal["simulated", "images", "profiles"]
-    """Where wells and pixels come from."""
-    experiments: dict[str, Settings] | str
-    """Experiments, each with knobs of its own; or a sheet with a column ``experiment``."""
-    tables: tuple[str, ...] = ()
-    """The user's tables (sources images and profiles); an experiment may name its own."""
-    genes: str | None = None
-    """Table of genes with chromosome arm and expression; arm correction needs it."""
-    interactions: str | None = None
-    """Table of compounds and their target genes."""
-    annotate: Settings = Field(default_factory=dict)
-    """Knobs of ``screen.annotate``."""
-
-
-class Encoder(Entry):
-    """Crop -> embedding; further keys are knobs of the step that makes its folder."""
-
-    kind: Literal[
-        "timm", "imported", "pixels", "profiles", "mae", "ca_mae", "classifier", "trimmed"
-    ]
-    """How the encoder comes about."""
-    manifest: str | None = None
-    """Manifest that it learns from (mae, ca_mae)."""
-    screen: str | None = None
-    """Screen whose labels it learns (classifier)."""
-    of: str | None = None
-    """Encoder that is cut (trimmed)."""
-    task: str | None = None
-    """Probe that says where to cut (trimmed)."""
-
-
-class Manifest(Strict):
-    """A training set."""
-
-    screens: dict[str, tuple[str, ...]] | tuple[str, ...]
-    """Screens that it draws from; or, to freeze it, screens with their experiments."""
-    judges: tuple[str, ...] = ()
-    """Encoders whose p-values vote; without judges nothing is curated away."""
-    undersample: Settings = Field(default_factory=dict)
-    """Knobs of ``undersample.wells``."""
-    phenoprints: Settings = Field(default_factory=dict)
-    """Knobs of ``phenoprints.select``."""
-
-
-class Probe(Entry):
-    """A linear probe; further keys are knobs of ``probe.blocks``."""
-
-    screen: str
-    """Screen whose wells are classified."""
-    encoders: tuple[str, ...]
-    """Encoders whose blocks are compared."""
-    groups: str | None = None
-    """Table of gene groups (columns group, gene), where the label is the group."""
-
-
-class Benchmark(Strict):
-    """Tests of the map of one screen; a test runs where its key is given."""
-
-    screen: str
-    """Screen whose aligned wells are tested."""
-    encoders: tuple[str, ...]
-    """Encoders that are compared."""
-    pairs: dict[str, str] = Field(default_factory=dict)
-    """Known relationships: name of the source -> table of pairs or of groups."""
-    aggregate: Settings = Field(default_factory=dict)
-    """Knobs of ``benchmark.aggregate``."""
-    recall: Settings | None = None
-    """Knobs of ``benchmark.recall``."""
-    replicates: Settings | None = None
-    """Knobs of ``benchmark.replicates``."""
-    magnitude: Settings | None = None
-    """Knobs of ``benchmark.magnitude``."""
-    compounds: Settings | None = None
-    """Knobs of ``benchmark.compounds``."""
-
-    @property
-    def tests(self) -> list[str]:
-        """Tests that run."""
-        return [test for test in TESTS if getattr(self, test) is not None]
 
 
 Section = dict[str, Settings]
@@ -273,7 +177,7 @@ class WorkflowConfig(BaseModel):
         return f"encoders.{name}", own
 
     def experiments(self, name: str) -> Mapping[str, Settings]:
-        """Experiments of a screen and what each sets for itself, from the entry or its sheet."""
+        """Experiments of a screen and what each sets for itself."""
         given = self.screens[name].experiments
         return _read_sheet(given, self) if isinstance(given, str) else given
 
@@ -304,7 +208,9 @@ def _refuse_unknown(kind: type[Knobs], settings: Settings, where: str) -> None:
     for key, value in settings.items():
         if key not in kind.model_fields:
             wanted = ", ".join(kind.model_fields)
-            raise UserError(f"{where}.{key}: unknown key (found {value!r}), wanted one of {wanted}")
+            raise UserError(
+                f"{where}.{key}: unknown key (found {value!r}), wanted one of {wanted}"
+            )
 
 
 def _shared(kind: type[Knobs], settings: Settings) -> Settings:
@@ -359,7 +265,10 @@ def _check_names(config: WorkflowConfig) -> None:
                         f"manifests.{name}.screens.{one}: unknown experiments {sorted(unknown)}"
                     )
     for name, encoder in config.encoders.items():
-        if encoder.kind == "trimmed" and encoder.of not in config.probes[encoder.task or ""].encoders:
+        if (
+            encoder.kind == "trimmed"
+            and encoder.of not in config.probes[encoder.task or ""].encoders
+        ):
             raise UserError(
                 f"encoders.{name}.of: {encoder.of!r} is not among the encoders of "
                 f"probes.{encoder.task}, which chooses the block"

@@ -61,7 +61,9 @@ def _places(path: Path) -> Iterator[Path]:
         for name in names:
             if name.startswith("phenopipe."):
                 place = PACKAGE.joinpath(*name.split(".")[1:])
-                yield from (p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file())
+                yield from (
+                    p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()
+                )
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

@@ -8,7 +8,8 @@ import functools
 from collections.abc import Iterable
 from pathlib import Path
 
-from phenopipe.config import TESTS, Names, WorkflowConfig
+from phenopipe.config import WorkflowConfig
+from phenopipe.entries import TESTS, Names
 from phenopipe.errors import UserError
 
 TRAINED = ("mae", "ca_mae", "classifier")
@@ -147,13 +148,17 @@ class Wiring:
             for encoder in one.encoders
         ]
         probed = [
-            {**n, "encoder": one["encoder"]} for one in probes for n in self.of_probe(one["task"])
+            {**n, "encoder": one["encoder"]}
+            for one in probes
+            for n in self.of_probe(one["task"])
         ]
         return {
             "screens": screens,
             "experiments": [n for one in screens for n in self.of_screen(one["screen"])],
             "manifests": [{"manifest": name} for name in config.manifests],
-            "trained": [{"encoder": n} for n, e in config.encoders.items() if e.kind in TRAINED],
+            "trained": [
+                {"encoder": n} for n, e in config.encoders.items() if e.kind in TRAINED
+            ],
             "judged": _unique(judged),
             "aligned": _unique(aligned),
             "embedded": _unique(aligned + probed),
@@ -171,7 +176,9 @@ class Wiring:
         """Every kind of file that a whole run makes."""
         runs, config = self.runs, self.config
         experiments = runs["experiments"]
-        simulated = [n for n in experiments if config.screens[n["screen"]].source == "simulated"]
+        simulated = [
+            n for n in experiments if config.screens[n["screen"]].source == "simulated"
+        ]
         reconstructed = [
             n for n in runs["trained"] if config.encoders[n["encoder"]].kind != "classifier"
         ]
@@ -189,7 +196,9 @@ class Wiring:
             "truth": _fill(SCREEN + "truth.parquet", simulated),
             "metrics": _fill(QC + "metrics.parquet", experiments),
             "flags": _fill(QC + "wells.parquet", experiments),
-            "undersampled": _fill("results/undersample/{manifest}/wells.parquet", runs["manifests"]),
+            "undersampled": _fill(
+                "results/undersample/{manifest}/wells.parquet", runs["manifests"]
+            ),
             "embeddings": _fill(EMBED, runs["embedded"]),
             "aligned": _fill(ALIGNED, runs["aligned"]),
             "arms": _fill(ALIGN + "arms.parquet", _unique(armed)),
@@ -230,7 +239,9 @@ class Wiring:
         keep = {
             path
             for path in self.made[kind]
-            if path.startswith(tuple(f"results/{s}/{screen}/" for s in ("screen", "qc", "embed", "align")))
+            if path.startswith(
+                tuple(f"results/{s}/{screen}/" for s in ("screen", "qc", "embed", "align"))
+            )
         }
         experimental = kind in ("truth", "flags", "embeddings", "aligned", "arms")
         return [p for p in self.made[kind] if p in keep or not experimental]

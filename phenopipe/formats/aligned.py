@@ -25,7 +25,9 @@ def write_aligned(
     path: Path, wells: pl.DataFrame, x_WD: NDArray[np.floating], stamp: Stamp
 ) -> None:
     """Write wells (with ``fitted``) and their embeddings, one row a well."""
-    embedding = pl.Series("embedding", x_WD.astype(np.float32), dtype=pl.Array(pl.Float32, x_WD.shape[1]))
+    embedding = pl.Series(
+        "embedding", x_WD.astype(np.float32), dtype=pl.Array(pl.Float32, x_WD.shape[1])
+    )
     write_table(path, wells.with_columns(embedding), ALIGNED, stamp)
 
 

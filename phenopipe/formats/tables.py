@@ -90,7 +90,9 @@ def write_table(path: Path, frame: pl.DataFrame, schema: Schema, stamp: Stamp) -
     rest = [name for name in frame.columns if name not in schema.columns]
     schema.check(frame, path)
     ordered = frame.select([*schema.columns, *rest])
-    metadata = {STAMP_KEY: _dump({"format": schema.name, "format_version": FORMAT_VERSION, **stamp})}
+    metadata = {
+        STAMP_KEY: _dump({"format": schema.name, "format_version": FORMAT_VERSION, **stamp})
+    }
     with atomic(path) as temporary:
         ordered.write_parquet(temporary, metadata=metadata)
 
@@ -105,9 +107,7 @@ def read_table(path: Path, schema: Schema, columns: list[str] | None = None) -> 
     """
     stamp = read_stamp(path)
     if stamp.get("format") != schema.name:
-        raise UserError(
-            f"{path}: holds format {stamp.get('format')!r}, wanted {schema.name!r}"
-        )
+        raise UserError(f"{path}: holds format {stamp.get('format')!r}, wanted {schema.name!r}")
     if stamp.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path}: format version {stamp.get('format_version')}, wanted {FORMAT_VERSION}"

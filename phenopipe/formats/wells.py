@@ -92,7 +92,9 @@ def conditions(wells: pl.DataFrame) -> pl.DataFrame:
     return (
         each.with_columns(
             background=pl.when(others > 0).then(background).otherwise(pl.lit("")),
-            n_perturbations=pl.when(others > 0).then(others).otherwise(pl.len().over("well_id")),
+            n_perturbations=pl.when(others > 0)
+            .then(others)
+            .otherwise(pl.len().over("well_id")),
         )
         .filter(~factor | (others == 0))
         .select(

@@ -1,0 +1,115 @@
+"""What a configuration can name: screens, encoders, manifests, probes, benchmarks.
+
+Part of the roof. Every entry may set the knobs of the step that serves it beside its own
+keys; ``phenopipe/config.py`` checks those against the step's knobs class.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Settings = dict[str, Any]
+Names = dict[str, str]
+
+TESTS = ("recall", "replicates", "magnitude", "compounds")
+
+
+class Entry(BaseModel):
+    """Something that the configuration names; further keys are knobs of its step."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+
+    @property
+    def settings(self) -> Settings:
+        """Keys that are knobs."""
+        return dict(self.model_extra or {})
+
+
+class Strict(BaseModel):
+    """An entry without knobs of its own: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Screen(Entry):
+    """One assay; further keys are knobs of ``screen.<source>``."""
+
+    source: Literal["simulated", "images", "profiles"]
+    """Where wells and pixels come from."""
+    experiments: dict[str, Settings] | str
+    """Experiments, each with knobs of its own; or a sheet with a column ``experiment``."""
+    tables: tuple[str, ...] = ()
+    """The user's tables (sources images and profiles); an experiment may name its own."""
+    genes: str | None = None
+    """Table of genes with chromosome arm and expression; arm correction needs it."""
+    interactions: str | None = None
+    """Table of compounds and their target genes."""
+    annotate: Settings = Field(default_factory=dict)
+    """Knobs of ``screen.annotate``."""
+
+
+class Encoder(Entry):
+    """Crop -> embedding; further keys are knobs of the step that makes its folder."""
+
+    kind: Literal[
+        "timm", "imported", "pixels", "profiles", "mae", "ca_mae", "classifier", "trimmed"
+    ]
+    """How the encoder comes about."""
+    manifest: str | None = None
+    """Manifest that it learns from (mae, ca_mae)."""
+    screen: str | None = None
+    """Screen whose labels it learns (classifier)."""
+    of: str | None = None
+    """Encoder that is cut (trimmed)."""
+    task: str | None = None
+    """Probe that says where to cut (trimmed)."""
+
+
+class Manifest(Strict):
+    """A training set."""
+
+    screens: dict[str, tuple[str, ...]] | tuple[str, ...]
+    """Screens that it draws from; or, to freeze it, screens with their experiments."""
+    judges: tuple[str, ...] = ()
+    """Encoders whose p-values vote; without judges nothing is curated away."""
+    undersample: Settings = Field(default_factory=dict)
+    """Knobs of ``undersample.wells``."""
+    phenoprints: Settings = Field(default_factory=dict)
+    """Knobs of ``phenoprints.select``."""
+
+
+class Probe(Entry):
+    """A linear probe; further keys are knobs of ``probe.blocks``."""
+
+    screen: str
+    """Screen whose wells are classified."""
+    encoders: tuple[str, ...]
+    """Encoders whose blocks are compared."""
+    groups: str | None = None
+    """Table of gene groups (columns group, gene), where the label is the group."""
+
+
+class Benchmark(Strict):
+    """Tests of the map of one screen; a test runs where its key is given."""
+
+    screen: str
+    """Screen whose aligned wells are tested."""
+    encoders: tuple[str, ...]
+    """Encoders that are compared."""
+    pairs: dict[str, str] = Field(default_factory=dict)
+    """Known relationships: name of the source -> table of pairs or of groups."""
+    aggregate: Settings = Field(default_factory=dict)
+    """Knobs of ``benchmark.aggregate``."""
+    recall: Settings | None = None
+    """Knobs of ``benchmark.recall``."""
+    replicates: Settings | None = None
+    """Knobs of ``benchmark.replicates``."""
+    magnitude: Settings | None = None
+    """Knobs of ``benchmark.magnitude``."""
+    compounds: Settings | None = None
+    """Knobs of ``benchmark.compounds``."""
+
+    @property
+    def tests(self) -> list[str]:
+        """Tests that run."""
+        return [test for test in TESTS if getattr(self, test) is not None]

@@ -1,0 +1,22 @@
+"""history.parquet: what every update of a training told, one row an update."""
+
+import polars as pl
+
+from phenopipe.formats.tables import Schema
+
+HISTORY = Schema(
+    "history",
+    {
+        "update": (pl.Int64, "optimizer step, from 1"),
+        "epoch": (pl.Float64, "passes through the data at the end of the update"),
+        "loss": (pl.Float64, "what was minimized, mean over the batch"),
+        "lr": (pl.Float64, "learning rate of the update"),
+        "gradient_norm": (
+            pl.Float64,
+            "before clipping; not finite where the update was skipped",
+        ),
+    },
+    unique=("update",),
+    # Parts of the loss: l2 and fourier of an autoencoder, accuracy of a classifier.
+    extra=("l2", "fourier", "accuracy"),
+)

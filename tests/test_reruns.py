@@ -1,0 +1,182 @@
+"""One small real run end to end, then what each change reruns: no more, no less."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from phenopipe.formats.fingerprint import fingerprint
+
+ROOT = Path(__file__).parents[1]
+SMALL = yaml.safe_load((ROOT / "tests" / "small.yaml").read_text())
+pytestmark = pytest.mark.workflow
+
+
+def snakemake(home, work, config, *flags):
+    path = work / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = ["-m", "snakemake", "-s", home / "Snakefile", "--configfile", path, "-d", work]
+    done = subprocess.run(
+        [sys.executable, *map(str, command), "--cores", "2", *flags],
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def planned(home, work, config):
+    """Jobs that a dry run would start, as (rule, wildcards) pairs."""
+    printed = snakemake(home, work, config, "--dry-run", "all")
+    jobs = set()
+    for block in re.split(r"\n(?=(?:local)?rule \w+:)", printed)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)[1]
+        found = re.search(r"^ {4}wildcards: (.*)$", block, re.MULTILINE)
+        pairs = dict(one.split("=", 1) for one in found[1].split(", ")) if found else {}
+        jobs.add((rule, tuple(sorted(pairs.items()))))
+    return {
+        (rule, dict(pairs).get("experiment"), dict(pairs).get("encoder"))
+        for rule, pairs in jobs
+    }
+
+
+def changed(config, **sections):
+    """The configuration with some keys of some sections replaced."""
+    return {
+        **config,
+        **{key: {**config.get(key, {}), **value} for key, value in sections.items()},
+    }
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A copy of the workflow, so that tests may edit its code."""
+    copy = tmp_path_factory.mktemp("home")
+    for name in ("Snakefile", "rules", "phenopipe", "envs", "workflow_config.yaml"):
+        source = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=ignore)
+        else:
+            shutil.copy(source, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def work(home, tmp_path_factory):
+    """A folder with the results of the small run."""
+    folder = tmp_path_factory.mktemp("work")
+    snakemake(home, folder, SMALL, "all")
+    return folder
+
+
+def test_small_run_reaches_a_report_that_opens_offline(work):
+    page = (work / "results" / "report" / "index.html").read_text()
+    assert "<html" in page
+    assert not re.search(r"""(?:src|href)=["']https?://""", page)
+
+
+def test_a_second_run_has_nothing_to_do(home, work):
+    assert "Nothing to be done" in snakemake(home, work, SMALL, "all")
+
+
+def test_every_configured_encoder_has_a_folder(work):
+    for name, one in SMALL["encoders"].items():
+        if one["kind"] != "profiles":
+            folder = work / "results" / "encoders" / name
+            assert {p.name for p in folder.iterdir()} >= {"model.safetensors", "config.json"}
+
+
+def test_same_seed_same_bytes(home, work, tmp_path):
+    target = "results/screen/simulated/a-1/wells.parquet"
+    snakemake(home, tmp_path, SMALL, target)
+    for name in ("wells.parquet", "images.parquet", "images.zarr", "truth.parquet"):
+        place = Path("results/screen/simulated/a-1") / name
+        assert fingerprint(work / place) == fingerprint(tmp_path / place)
+
+
+def with_new_experiment(config):
+    """The configuration after one more line in the screen's sheet."""
+    screen = config["screens"]["simulated"]
+    sheet = {**screen["experiments"], "c-1": {"cell_type": "HUVEC", "layout": "C"}}
+    return changed(config, screens={"simulated": {**screen, "experiments": sheet}})
+
+
+def test_a_new_experiment_reruns_its_own_jobs_and_the_aggregates(home, work):
+    jobs = planned(home, work, with_new_experiment(SMALL))
+    unchanged = {
+        n for n, one in SMALL["encoders"].items() if "manifest" not in one and "of" not in one
+    }
+    assert {
+        ("screen_simulate", "c-1", None),
+        ("qc_images", "c-1", None),
+        ("qc_wells", "c-1", None),
+    } <= jobs
+    for rule, experiment, encoder in jobs:
+        if rule.startswith(("screen_simulate", "qc_")):
+            assert experiment == "c-1", (rule, experiment)
+        if rule == "embed_wells" and encoder in unchanged:
+            assert experiment == "c-1", (rule, experiment, encoder)
+    rules = {rule for rule, _, _ in jobs}
+    assert {"undersample_wells", "align_fit", "phenoprints_select", "report_page"} <= rules
+    assert "embed_prepare" not in rules and "screen_annotate" not in rules
+
+
+def test_with_transform_and_manifest_frozen_only_its_own_jobs_run(home, work, tmp_path):
+    before = list(SMALL["screens"]["simulated"]["experiments"])
+    frozen = changed(
+        SMALL,
+        align={**SMALL.get("align", {}), "fit": {"experiments": before}},
+        manifests={
+            name: {**one, "screens": {"simulated": before}}
+            for name, one in SMALL["manifests"].items()
+        },
+    )
+    shutil.copytree(work, tmp_path, dirs_exist_ok=True, symlinks=True)
+    # The same experiments, named: nothing would come out differently, so mark it as made.
+    snakemake(home, tmp_path, frozen, "all", "--touch")
+    assert planned(home, tmp_path, frozen) == set()
+    for rule, experiment, _ in planned(home, tmp_path, with_new_experiment(frozen)):
+        final = rule.startswith(("benchmark_", "report_")) or rule == "all"
+        assert final or experiment == "c-1", (rule, experiment)
+
+
+def test_a_changed_knob_reruns_its_step_and_what_follows(home, work):
+    knob = {"pvalues": {**SMALL.get("consistency", {}).get("pvalues", {}), "null_draws": 333}}
+    rules = {rule for rule, _, _ in planned(home, work, changed(SMALL, consistency=knob))}
+    assert {"consistency_pvalues", "phenoprints_combine", "pretrain_mae"} <= rules
+    assert not rules & {
+        "screen_simulate",
+        "qc_images",
+        "qc_wells",
+        "align_fit",
+        "undersample_wells",
+    }
+
+
+def test_a_comment_reruns_nothing_and_code_reruns_its_stage(home, work):
+    path = home / "phenopipe" / "consistency" / "statistics.py"
+    text = path.read_text()
+    try:
+        path.write_text(text + "\n# A comment.\n")
+        assert planned(home, work, SMALL) == set()
+        path.write_text(text + "\nMEANING = 42\n")
+        rules = {rule for rule, _, _ in planned(home, work, SMALL)}
+        assert "consistency_pvalues" in rules and "align_apply" not in rules
+    finally:
+        path.write_text(text)
+
+
+def test_tidy_results_name_their_encoder(work):
+    paths = sorted((work / "results" / "benchmark").rglob("recall.parquet"))
+    assert paths
+    for path in paths:
+        assert set(pl.read_parquet(path)["encoder"]) == {path.parent.name}
