@@ -99,7 +99,7 @@ def arguments(folder: Path, tables, knobs, *, last="pixels", out=None):
     ]
 
 
-def complaint(main, argv, monkeypatch=None):
+def complaint(main, argv):
     """What a command says when it refuses: the text of its exit, as run_step leaves it."""
     try:
         run_step(lambda: main(argv))
