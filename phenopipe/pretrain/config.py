@@ -1,0 +1,102 @@
+"""Knobs of the pretrain stage; defaults fit the embedded demo, the paper's are in configs/."""
+
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from phenopipe.knobs import Knobs
+
+# A vision transformer that learns within a minute on a laptop.
+SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
+
+
+class TrainingKnobs(Knobs):
+    """How any encoder is trained."""
+
+    epochs: PositiveFloat = 40.0
+    """Passes through the training images; in each, every image gives one random crop."""
+    updates: PositiveInt | None = None
+    """Number of updates in place of ``epochs``."""
+    batch: PositiveInt = 32
+    """Crops an update."""
+    lr: PositiveFloat = 1e-3
+    """Highest learning rate (paper: 1e-4 up to ViT-B, 3e-5 above)."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Lion's decay rates of the update and of the momentum."""
+    weight_decay: NonNegativeFloat = 0.05
+    """Lion's decoupled weight decay."""
+    warmup: float = Field(default=0.1, gt=0.0, lt=1.0)
+    """Share of the updates in which the learning rate rises."""
+    max_gradient_norm: PositiveFloat = 1.0
+    """Gradients longer than this are shortened to it."""
+    max_skipped: NonNegativeInt = 10
+    """Consecutive updates that may be skipped because a gradient was not finite."""
+    flips: bool = True
+    """Whether crops are flipped at random, up-down and left-right."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the model; weights, loss and Fourier transforms stay in float32. The
+    shorter one is faster on GPUs and on processors with matrix units for it."""
+    memory_mb: PositiveInt = 1000
+    """Images that need no more than this are held in memory, others are read as needed."""
+    checkpoints: str = "checkpoints"
+    """Folder of the states from which a killed training continues."""
+    checkpoint_every: PositiveInt = 100
+    """Updates between two states."""
+    license: str | None = None
+    """Licence of the weights for the model card; none is assumed."""
+    seed: NonNegativeInt = 0
+    """Seed of initial weights, crops, flips, masks and dropped samples."""
+
+
+class MaeKnobs(TrainingKnobs):
+    """Settings of a masked autoencoder."""
+
+    channel_agnostic: bool = False
+    """Whether every channel's patches are tokens of their own (kind ``ca_mae``)."""
+    crop: PositiveInt = 64
+    """Side of a crop, pixels (paper: 256)."""
+    patch: PositiveInt = 8
+    """Side of a patch, pixels."""
+    dim: PositiveInt = 128
+    """Width of the encoder (paper: 384, 1024 or 1664)."""
+    depth: PositiveInt = 6
+    """Blocks of the encoder (paper: 12, 24 or 48)."""
+    heads: PositiveInt = 4
+    """Attention heads of the encoder."""
+    mlp_ratio: PositiveFloat = 4.0
+    """Hidden width of a block's MLP in units of ``dim``."""
+    decoder_dim: PositiveInt = 64
+    """Width of the decoder (paper: 512)."""
+    decoder_depth: PositiveInt = 2
+    """Blocks of the decoder (paper: 8)."""
+    decoder_heads: PositiveInt = 4
+    """Attention heads of the decoder (paper: 16)."""
+    mask_ratio: float = Field(default=0.75, gt=0.0, lt=1.0)
+    """Share of the patches that is hidden."""
+    fourier: Literal["as_released", "patch", "image"] = "as_released"
+    """Form of the Fourier term; ``as_released`` is what the paper used."""
+    fourier_weight: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Weight alpha of the Fourier term; L2 weighs 1 - alpha."""
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Stochastic depth of the last block, rising linearly from 0 (paper: 0.1, 0.3, 0.6)."""
+    pooling: Literal["mean", "class"] = "mean"
+    """How tokens become an embedding: mean of patch tokens, or the class token."""
+    held_out: PositiveInt = 16
+    """Images that are never trained on, to show reconstructions and their error."""
+
+
+class ClassifierKnobs(TrainingKnobs):
+    """Settings of a weakly supervised classifier."""
+
+    label: str = "gene"
+    """What is predicted: ``gene``, ``perturbation``, or a column of wells.parquet."""
+    controls: bool = True
+    """Whether negative controls are a class of their own."""
+    architecture: str = "vit_tiny_patch16_224"
+    """Any model of timm."""
+    model_args: dict[str, Any] = Field(default=SMALL_VIT)
+    """Arguments that change the architecture."""
+    crop: PositiveInt = 64
+    """Side of a crop, pixels."""
+    pooling: Literal["mean", "class"] = "class"
+    """How tokens become an embedding; CNNs always average their maps."""

@@ -1,0 +1,158 @@
+"""Step ``mae``: train a masked autoencoder on the wells of a manifest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from phenopipe.encoders.attention import choose_attention
+from phenopipe.encoders.base import EncoderConfig, Kind
+from phenopipe.encoders.channel_agnostic import MAX_CHANNELS, ChannelAgnosticAutoencoder
+from phenopipe.encoders.folder import save_encoder
+from phenopipe.encoders.mae import MaskedAutoencoder
+from phenopipe.encoders.vit import MaeEncoder
+from phenopipe.formats.histories import HISTORY
+from phenopipe.formats.manifests import MANIFEST
+from phenopipe.formats.tables import read_table, write_table
+from phenopipe.knobs import parse_step, run_step
+from phenopipe.pretrain.config import MaeKnobs
+from phenopipe.pretrain.flops import training_flops
+from phenopipe.pretrain.loop import Training
+from phenopipe.pretrain.reconstructions import (
+    Arrays,
+    hold_out,
+    reconstruct,
+    write_reconstructions,
+)
+from phenopipe.pretrain.sites import Sites, find_sites
+from phenopipe.pretrain.states import States, training_fingerprint
+from phenopipe.pretrain.stream import Batch, CropStream
+from phenopipe.seeds import generator
+
+
+class Trained(NamedTuple):
+    """What a training leaves: the encoder, its history, what it paints."""
+
+    encoder: MaeEncoder
+    history: pl.DataFrame
+    reconstructions: Arrays
+
+
+def build_autoencoder(knobs: MaeKnobs, channels: int) -> MaskedAutoencoder:
+    """Build the autoencoder that the knobs describe, with random weights."""
+    kind = ChannelAgnosticAutoencoder if knobs.channel_agnostic else MaskedAutoencoder
+    return kind(
+        channels=channels,
+        **knobs.model_dump(
+            include={
+                *("crop", "patch", "dim", "depth", "heads", "mlp_ratio", "mask_ratio"),
+                *("decoder_dim", "decoder_depth", "decoder_heads"),
+                *("fourier", "fourier_weight", "drop_path"),
+            }
+        ),
+    )
+
+
+def train_mae(
+    sites: Sites, knobs: MaeKnobs, states: States, *, name: str, trained_on: str
+) -> Trained:
+    """Train a masked autoencoder from random weights, or from its last state.
+
+    Parameters
+    ----------
+    sites : Sites
+        Images to train on; a few are held out.
+    knobs : MaeKnobs
+        Model and training.
+    states : States
+        Where the states of the training are kept.
+    name : str
+        Name of the encoder.
+    trained_on : str
+        Fingerprint of the manifest.
+    """
+    held = hold_out(sites, knobs.held_out, knobs.seed)
+    shown, learned = sites.only(held), sites.only(~held)
+    learned.hold(knobs.memory_mb)
+    n_channels = len(sites.channels)
+    n_patches = (knobs.crop // knobs.patch) ** 2 * (n_channels if knobs.channel_agnostic else 1)
+
+    def noise(rng: np.random.Generator, site: int) -> tuple[np.ndarray, ...]:
+        return rng.random(n_patches, np.float32), rng.random(knobs.depth, np.float32)
+
+    stream = CropStream(
+        learned,
+        crop=knobs.crop,
+        batch=knobs.batch,
+        seed=knobs.seed,
+        flips=knobs.flips,
+        extras=noise,
+    )
+    torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
+    choose_attention(n_patches)
+    model = build_autoencoder(knobs, n_channels)
+    training = Training(model, stream, autoencoder_loss, knobs, states, name)
+    history = training.run()
+    painted = reconstruct(model, shown, knobs.crop, knobs.seed)
+    config = describe_encoder(knobs, sites.channels, trained_on, training.crops_seen)
+    return Trained(MaeEncoder(config, model.encoder), history, painted)
+
+
+def autoencoder_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Return the loss of a batch and its two parts."""
+    out = model(*batch)
+    return {"loss": out.loss, "l2": out.l2, "fourier": out.fourier}
+
+
+def describe_encoder(
+    knobs: MaeKnobs, channels: Sequence[str], trained_on: str, crops_seen: int
+) -> EncoderConfig:
+    """Return the configuration of the encoder that such a training makes."""
+    names = {"crop", "patch", "dim", "depth", "heads", "mlp_ratio"}
+    n_channels = max(len(channels), MAX_CHANNELS) if knobs.channel_agnostic else len(channels)
+    kind: Kind = "ca_mae" if knobs.channel_agnostic else "mae"
+    crop = torch.zeros(1, len(channels), knobs.crop, knobs.crop)
+    n_patches = (knobs.crop // knobs.patch) ** 2
+    noise = torch.zeros(1, n_patches * (len(channels) if knobs.channel_agnostic else 1))
+    flops = training_flops(lambda: build_autoencoder(knobs, len(channels)), crop, noise)
+    return EncoderConfig(
+        kind=kind,
+        architecture=kind,
+        channels=tuple(channels),
+        crop=knobs.crop,
+        model_args={**knobs.model_dump(include=names), "channels": n_channels},
+        pooling=knobs.pooling,
+        trained_on=trained_on,
+        training_flops=flops * crops_seen,
+        crops_seen=crops_seen,
+        license=knobs.license,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the step."""
+    files, knobs = parse_step(
+        MaeKnobs,
+        inputs=["manifest", "images*", "pixels*"],
+        outputs=["model", "config", "card", "history", "reconstructions"],
+        names=["encoder"],
+        doc=__doc__,
+        argv=argv,
+    )
+    wells = read_table(files.manifest, MANIFEST)
+    sites = find_sites(files.images, files.pixels, wells, knobs.crop)
+    print_ = training_fingerprint(files.stamp)
+    states = States(Path(knobs.checkpoints) / f"{files.encoder}-{print_}")
+    (trained_on,) = files.stamp["inputs"]["manifest"]
+    trained = train_mae(sites, knobs, states, name=files.encoder, trained_on=trained_on)
+    write_table(files.history, trained.history, HISTORY, files.stamp)
+    write_reconstructions(files.reconstructions, trained.reconstructions)
+    save_encoder(files.model.parent, trained.encoder, files.stamp)
+
+
+if __name__ == "__main__":
+    run_step(main)
