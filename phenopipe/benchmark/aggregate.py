@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"map: {table.height} rows of {treated.wells.height} wells")
     stamp = {**files.stamp, **treated.facts}
     write_table(files.map, table, MAP, stamp)
-    neighbours = nearest_neighbours(table, knobs.neighbours)
+    neighbours = nearest_neighbours(table, knobs.nearest)
     write_table(files.neighbours, neighbours, NEIGHBOURS, stamp)
 
 

@@ -125,7 +125,8 @@ def ask(
     questions = []
     for row, compound in enumerate(compounds_C):
         known = by_compound.get(compound, {})
-        judged = {g for g, at in column.items() if np.isfinite(similarity_CG[row, at])}
+        finite_G = np.isfinite(similarity_CG[row])
+        judged = {g for g, at in column.items() if finite_G[at]}
         active = sorted(g for g, nM in known.items() if nM <= ACTIVE_NM)
         found = [g for g in active if g in judged]
         spared = {g for g, nM in known.items() if nM <= INACTIVE_NM}

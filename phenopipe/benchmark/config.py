@@ -38,7 +38,7 @@ class AggregateKnobs(TreatedKnobs):
     public reference has it; guide_then_gene: spherical mean of each guide, then of these."""
     level: Literal["gene", "guide"] = "gene"
     """One row a gene (knockouts, siRNA), or one a guide; compounds have one a dose."""
-    neighbours: NonNegativeInt = 10
+    nearest: NonNegativeInt = 10
     """Nearest, and most opposed, rows listed for each row of the map."""
 
 
