@@ -1,0 +1,52 @@
+"""Knobs of the align stage."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from phenopipe.knobs import Knobs
+
+
+class FitKnobs(Knobs):
+    """What is fitted on the controls of all experiments; ``apply`` reads it from the file."""
+
+    method: Literal["tvn", "pca", "none"] = "tvn"
+    """tvn: typical variation normalization. pca: principal components of the controls, then
+    centred and scaled on each experiment's controls. none: embeddings as they are."""
+    control_role: Literal["negative_control", "positive_control", "empty"] = "negative_control"
+    """Role of the wells that should look alike in every experiment."""
+    center_by_experiment: bool = True
+    """Subtract each experiment's control mean first (tvn). Without it a shift of a whole
+    experiment stays in the aligned wells."""
+    regularization: PositiveFloat = 0.5
+    """Added to the variances of an experiment's controls before they are evened out (tvn)."""
+    n_components: PositiveInt | None = None
+    """Principal components of the controls that are kept; null: all that vary."""
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """Share of each experiment's controls that is left out of every fit, so that the report
+    can judge the alignment on controls that it has not seen."""
+    experiments: tuple[str, ...] | None = None
+    """Experiments that the transform is fitted on; null: all. A list freezes the transform:
+    later experiments are aligned without changing it."""
+    seed: int = 0
+    """Seed of the choice of controls that are left out; a well's own id decides."""
+
+
+class ApplyKnobs(Knobs):
+    """Alignment of one experiment; how it is done is part of the fitted transform."""
+
+    min_controls: PositiveInt = 1
+    """Fewest controls that an experiment needs for a centre of its own."""
+
+
+class ArmsKnobs(Knobs):
+    """Offsets of chromosome arms, estimated on genes that the cells do not express."""
+
+    enabled: bool = True
+    """Whether any arm is corrected; otherwise all offsets are zero."""
+    max_expression: float = -3.0
+    """A gene is unexpressed if its zFPKM is below this."""
+    min_genes: NonNegativeInt = 20
+    """An arm is corrected if it has more unexpressed genes than this."""
+    origin_role: Literal["negative_control", "positive_control", "empty"] = "negative_control"
+    """Role of the wells whose mean is the origin in each experiment."""

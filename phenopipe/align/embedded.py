@@ -1,0 +1,95 @@
+"""An experiment's wells that pass qc, with their raw embeddings and who is fitted."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from phenopipe.errors import UserError
+from phenopipe.formats.embeddings import read_block, read_well_ids
+from phenopipe.formats.qc import passing_wells
+from phenopipe.seeds import hash_uniform
+
+
+class Embedded(NamedTuple):
+    """Wells of one experiment and their embeddings, row by row.
+
+    Attributes
+    ----------
+    wells : DataFrame
+        Columns of the wells format.
+    x : float array of shape (n_wells, n_features)
+        Embeddings at the last block, all finite.
+    """
+
+    wells: pl.DataFrame
+    x: NDArray[np.floating]
+
+
+def read_embedded(embeddings: Path, wells: Path) -> Embedded:
+    """Read the wells of one experiment that pass qc and have a finite embedding.
+
+    Raises
+    ------
+    UserError
+        If a well that passes qc has no row among the embeddings.
+    """
+    passing = passing_wells([wells])
+    row_of = {well_id: row for row, well_id in enumerate(read_well_ids(embeddings))}
+    rows = [row_of.get(well_id) for well_id in passing["well_id"]]
+    if None in rows:
+        missing = passing["well_id"][rows.index(None)]
+        raise UserError(f"{embeddings}: no embedding of well {missing}, which passes qc")
+    x_WD = read_block(embeddings)[np.array(rows, dtype=np.int64)]
+    finite_W = np.isfinite(x_WD).all(axis=1)
+    if not finite_W.all():
+        print(f"{embeddings}: {(~finite_W).sum()} wells without a finite embedding set aside")
+    return Embedded(passing.filter(finite_W), x_WD[finite_W])
+
+
+def fitted_controls(
+    wells: pl.DataFrame, role: str, holdout: float, seed: int
+) -> NDArray[np.bool_]:
+    """Tell which wells of one experiment are controls that fits may see.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        Wells of one experiment.
+    role : str
+        Role of the controls.
+    holdout : float
+        Share of the controls that is left out, rounded down, so that one always stays.
+    seed : int
+        Seed of the choice.
+
+    Returns
+    -------
+    bool array of shape (n_wells,)
+        The controls with the smallest hashes of (seed, ``well_id``) are left out.
+    """
+    fitted_W = (wells["role"] == role).to_numpy().copy()
+    controls = np.flatnonzero(fitted_W)
+    hash_N = hash_uniform(seed, wells["well_id"].gather(controls))
+    fitted_W[controls[np.argsort(hash_N)[: int(holdout * len(controls))]]] = False
+    return fitted_W
+
+
+def require_controls(
+    is_fitted_W: NDArray[np.bool_], wells: Path, experiment: str, role: str, wanted: int = 1
+) -> None:
+    """Raise if an experiment has too few controls to be aligned.
+
+    Raises
+    ------
+    UserError
+        One line that names the file, the experiment and the role.
+    """
+    found = int(is_fitted_W.sum())
+    if found < wanted:
+        raise UserError(
+            f"{wells}: experiment {experiment} has {found} wells of role {role} that pass qc"
+            f" and are not held out, wanted at least {wanted}"
+        )

@@ -1,0 +1,144 @@
+"""Both steps on three small experiments: the same as the normalizers in memory."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from phenopipe.align import apply, fit
+from phenopipe.align.embedded import fitted_controls, read_embedded
+from phenopipe.align.pca import ControlPCANormalizer
+from phenopipe.align.tvn import TypicalVariationNormalizer
+from phenopipe.errors import UserError
+from phenopipe.formats.aligned import read_aligned
+from phenopipe.formats.qc import read_qc_wells, write_qc_wells
+from phenopipe.formats.transforms import read_transform
+
+from .conftest import wells_of
+
+
+def run_fit(folder, names, *flags, to="transform.npz"):
+    embeddings = [str(folder / f"{name}.zarr") for name in names]
+    wells = [str(folder / f"{name}.parquet") for name in names]
+    labels = ["--screen", "s", "--encoder", "e", "--transform", str(folder / to)]
+    fit.main(["--embeddings", *embeddings, "--wells", *wells, *labels, *flags])
+    return folder / to
+
+
+def run_apply(folder, name, transform, to="aligned.parquet", *flags):
+    inputs = ["--embeddings", folder / f"{name}.zarr", "--wells", folder / f"{name}.parquet"]
+    labels = ["--screen", "s", "--encoder", "e", "--experiment", name]
+    paths = [*inputs, "--transform", transform, "--aligned", folder / to]
+    apply.main([*map(str, paths), *labels, *flags])
+    return read_aligned(folder / to)
+
+
+def in_memory(folder, names, holdout=0.2, seed=0):
+    parts = [read_embedded(folder / f"{n}.zarr", folder / f"{n}.parquet") for n in names]
+    fitted = [fitted_controls(p.wells, "negative_control", holdout, seed) for p in parts]
+    experiment_W = np.concatenate([p.wells["experiment"].to_numpy() for p in parts])
+    return np.concatenate([p.x for p in parts]), np.concatenate(fitted), experiment_W
+
+
+@pytest.mark.parametrize(
+    ("flags", "normalizer"),
+    [
+        ([], TypicalVariationNormalizer(center_by_experiment=True)),
+        (["--center-by-experiment", "false"], TypicalVariationNormalizer()),
+        (["--regularization", "2", "--n-components", "3"],
+         TypicalVariationNormalizer(2, center_by_experiment=True, n_components=3)),
+        (["--method", "pca"], ControlPCANormalizer()),
+        (["--method", "pca", "--n-components", "4"], ControlPCANormalizer(4)),
+    ],
+)  # fmt: skip
+def test_the_steps_equal_the_normalizer_on_all_wells_in_memory(screen, flags, normalizer):
+    folder, names = screen
+    transform = run_fit(folder, names, *flags)
+    x_WD, is_fitted_W, experiment_W = in_memory(folder, names)
+    expected = normalizer.fit(x_WD, is_fitted_W, experiment_W).transform(x_WD, experiment_W)
+    aligned = [run_apply(folder, name, transform) for name in names]
+    np.testing.assert_allclose(np.concatenate([x for _, x in aligned]), expected, atol=1e-5)
+    fitted = np.concatenate([wells["fitted"].to_numpy() for wells, _ in aligned])
+    np.testing.assert_array_equal(fitted, is_fitted_W)
+
+
+def test_without_a_method_wells_pass_as_they_are(screen):
+    folder, names = screen
+    transform = run_fit(folder, names, "--method", "none")
+    wells, x_WD = run_apply(folder, names[0], transform)
+    embedded = read_embedded(folder / f"{names[0]}.zarr", folder / f"{names[0]}.parquet")
+    np.testing.assert_array_equal(x_WD, embedded.x)
+    # Two wells fail qc and one has no finite embedding.
+    assert wells.height == 37
+    assert wells["fitted"].sum() == 12
+
+
+def test_controls_are_held_out_by_their_own_hash():
+    wells = wells_of("e", ["negative_control"] * 10 + ["perturbation"] * 5)
+    fitted_W = fitted_controls(wells, "negative_control", 0.25, seed=0)
+    assert fitted_W.sum() == 8
+    order_W = np.random.default_rng(0).permutation(15)
+    moved_W = fitted_controls(wells[order_W], "negative_control", 0.25, seed=0)
+    np.testing.assert_array_equal(moved_W, fitted_W[order_W])
+    # An experiment is never left without controls.
+    assert fitted_controls(wells[:1], "negative_control", 0.99, seed=0).sum() == 1
+
+
+def test_files_in_any_order_give_the_same_bytes(screen):
+    folder, names = screen
+    first = run_fit(folder, names, to="first.npz")
+    inputs = [read_transform(first)]
+    second = read_transform(run_fit(folder, names[::-1], to="second.npz"))
+    np.testing.assert_array_equal(inputs[0].projection, second.projection)
+    assert run_fit(folder, names, to="third.npz").read_bytes() == first.read_bytes()
+
+
+def test_a_frozen_transform_aligns_a_later_experiment(screen):
+    folder, names = screen
+    listed = '["experiment-1", "experiment-2"]'
+    frozen = run_fit(folder, names, "--experiments", listed, to="frozen.npz")
+    early = run_fit(folder, names[:2], "--experiments", listed, to="early.npz")
+    one, other = read_transform(frozen), read_transform(early)
+    np.testing.assert_array_equal(one.projection, other.projection)
+    assert one.experiments == {"experiment-1": 12, "experiment-2": 12}
+    wells, x_WD = run_apply(folder, "experiment-3", frozen)
+    controls = x_WD[wells["fitted"].to_numpy()]
+    np.testing.assert_allclose(controls.mean(axis=0), 0, atol=1e-5)
+
+
+def rewrite_roles(path, role):
+    wells = read_qc_wells(path).with_columns(role=pl.lit(role))
+    write_qc_wells(path, wells, {})
+
+
+def test_an_experiment_without_controls_ends_in_one_line(screen):
+    folder, names = screen
+    transform = run_fit(folder, names)
+    rewrite_roles(folder / "experiment-2.parquet", "perturbation")
+    line = "experiment experiment-2 has 0 wells of role negative_control"
+    with pytest.raises(UserError, match=line) as error:
+        run_fit(folder, names)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=line):
+        run_apply(folder, "experiment-2", transform, "never.parquet")
+    assert not (folder / "never.parquet").exists()
+    with pytest.raises(UserError, match=r"has 12 wells .* wanted at least 13"):
+        run_apply(folder, "experiment-1", transform, "never.parquet", "--min-controls", "13")
+
+
+def test_mistakes_in_the_files_are_told(screen):
+    folder, names = screen
+    with pytest.raises(UserError, match="'experiment-9' has no embeddings"):
+        run_fit(folder, names, "--experiments", '["experiment-9"]')
+    with pytest.raises(UserError, match="wanted one, once"):
+        run_fit(folder, [names[0], names[0]])
+    (folder / "experiment-2.parquet").rename(folder / "experiment-1.parquet")
+    with pytest.raises(UserError, match="no embedding of well experiment-2/plate-1/0"):
+        run_fit(folder, names[:1])
+    narrow = [("a", np.zeros((3, 2))), ("b", np.zeros((3, 4)))]
+    with pytest.raises(UserError, match="experiment b: 4 features, wanted 2 as in a"):
+        fit.fit_transform(iter(narrow), fit.FitKnobs())
+    with pytest.raises(UserError, match="all alike"):
+        fit.fit_transform(iter(narrow[:1]), fit.FitKnobs())
+    with pytest.raises(UserError, match="embeddings of 2 features, wanted 3"):
+        wide = fit.fit_transform(iter([("a", np.eye(3))]), fit.FitKnobs())
+        apply.align_experiment(np.zeros((1, 2)), np.ones(1, bool), wide)

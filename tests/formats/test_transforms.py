@@ -1,0 +1,55 @@
+"""transform.npz: equal content gives equal bytes, and what is no transform is refused."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from phenopipe.errors import UserError
+from phenopipe.formats.transforms import Transform, read_transform, write_transform
+
+TRANSFORM = Transform(
+    "tvn", np.arange(3.0), np.eye(3)[:, :2], {"seed": 0, "holdout": 0.2}, {"e1": 12, "e2": 9}
+)
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_transform(tmp_path / "t.npz", TRANSFORM, {"step": "fit"})
+    read = read_transform(tmp_path / "t.npz")
+    np.testing.assert_array_equal(read.center, TRANSFORM.center)
+    np.testing.assert_array_equal(read.projection, TRANSFORM.projection)
+    assert (read.method, read.settings, read.experiments) == (
+        TRANSFORM.method,
+        TRANSFORM.settings,
+        TRANSFORM.experiments,
+    )
+
+
+def test_bytes_do_not_depend_on_the_clock(tmp_path):
+    write_transform(tmp_path / "a.npz", TRANSFORM, {"step": "fit"})
+    time.sleep(2.1)  # zip files count in steps of two seconds
+    write_transform(tmp_path / "b.npz", TRANSFORM, {"step": "fit"})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "harmony"}, "method 'harmony'"),
+        ({"projection": np.eye(2)}, "equal numbers of features"),
+        ({"center": np.full(3, np.nan)}, "not finite"),
+    ],
+)
+def test_a_transform_that_does_not_hold_together_is_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        write_transform(tmp_path / "t.npz", replace(TRANSFORM, **change), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "text.npz").write_text("no archive")
+    np.savez(tmp_path / "other.npz", center=np.zeros(3))
+    for name in ("text.npz", "other.npz"):
+        with pytest.raises(UserError, match="not a readable transform"):
+            read_transform(tmp_path / name)
