@@ -1,0 +1,5 @@
+"""Which images and wells can be trusted? Paper A.1, steps 1 and 2.
+
+In: wells, images and pixels (or profiles) of one experiment. Out: the metrics of every
+site, and the wells with one flag a test, the score behind it, and the reason.
+"""

@@ -1,0 +1,159 @@
+"""The tests that a well must pass: each a table of ``score_<test>`` and ``fails_<test>``."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from phenopipe.errors import UserError
+from phenopipe.formats.qc import FAILS, SCORE
+from phenopipe.formats.wells import conditions
+from phenopipe.qc import scores
+from phenopipe.qc.config import WellsKnobs
+
+MISSING_FEATURES = "missing_features"
+Score = Callable[[scores.Plates], scores.Float]
+# Tests of images whose score must not be above, or below, the knob beside it.
+ABOVE: dict[str, tuple[Score, str]] = {
+    "focus": (scores.blur_score, "max_blur"),
+    "dead_cells": (scores.dead_cells_score, "max_dead_cells"),
+    "saturation": (scores.saturation_score, "max_saturation"),
+    "artefact": (scores.artefact_score, "max_artefact"),
+}
+BELOW: dict[str, tuple[Score, str]] = {
+    "foreground": (scores.foreground_score, "min_foreground"),
+    "objects": (scores.objects_score, "min_objects"),
+    "dark_channel": (scores.contrast_score, "min_contrast"),
+}
+
+
+def check_images(wells: pl.DataFrame, metrics: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
+    """Test what the images of each well show.
+
+    Parameters
+    ----------
+    wells : DataFrame
+        Wells of the experiment.
+    metrics : DataFrame
+        Metrics of its sites.
+    knobs : WellsKnobs
+        Limits.
+
+    Returns
+    -------
+    DataFrame
+        ``well_id`` of every well with a measured site, and score and flag of each test. A
+        well's score is the median of its sites: one bad field of many does not lose it.
+    """
+    sites = metrics.join(wells.select("well_id", "plate", "role"), on="well_id").filter(
+        pl.col("objects").is_not_null()
+    )
+    if sites.is_empty():
+        return sites.select("well_id")
+    plates = scores.Plates(sites, knobs.min_reference)
+    columns = {
+        f"{SCORE}{test}": np.asarray(score(plates), dtype=np.float64)
+        for test, (score, _) in (ABOVE | BELOW).items()
+    }
+    by_well = (
+        pl.DataFrame({"well_id": sites["well_id"], **columns}, nan_to_null=True)
+        .group_by("well_id")
+        .agg(pl.all().median())
+    )
+    limits = {test: getattr(knobs, name) for test, (_, name) in (ABOVE | BELOW).items()}
+    too_high = [pl.col(f"{SCORE}{t}").gt(limits[t]).alias(f"{FAILS}{t}") for t in ABOVE]
+    too_low = [pl.col(f"{SCORE}{t}").lt(limits[t]).alias(f"{FAILS}{t}") for t in BELOW]
+    return by_well.with_columns(*too_high, *too_low)
+
+
+def check_pixels(wells: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
+    """Test whether each well has a site that could be stored, and if not, why not.
+
+    Returns
+    -------
+    DataFrame
+        ``well_id`` of every well; ``fails_size`` and ``fails_channels`` where a site is
+        unlike most of the experiment, ``fails_pixels`` where none can be read.
+    """
+    readable = images.filter(pl.col("height") > 0)
+    size, channels = ("height", "width"), ("channels",)
+    sites = images.with_columns(
+        stored=pl.col("index").is_not_null(),
+        odd_size=_unlike_most(readable, size) & (pl.col("height") > 0),
+        odd_channels=_unlike_most(readable, channels) & (pl.col("height") > 0),
+    )
+    lost = ~pl.col("stored").any()
+    by_well = sites.group_by("well_id").agg(
+        fails_size=lost & pl.col("odd_size").any(),
+        fails_channels=lost & pl.col("odd_channels").any(),
+        fails_pixels=lost & ~pl.any_horizontal("odd_size", "odd_channels").any(),
+    )
+    return (
+        wells.select("well_id")
+        .join(by_well, on="well_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("fails_pixels").fill_null(value=True),
+            pl.col("fails_size", "fails_channels").fill_null(value=False),
+        )
+    )
+
+
+def check_features(metrics: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
+    """Test whether each well's profile is complete."""
+    missing = pl.col(MISSING_FEATURES)
+    return metrics.select(
+        "well_id",
+        missing.alias(f"{SCORE}features"),
+        (missing > knobs.max_missing_features).alias(f"{FAILS}features"),
+    )
+
+
+def check_labels(wells: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
+    """Test what is known about each well: its perturbations and its assay conditions.
+
+    Returns
+    -------
+    DataFrame
+        ``well_id`` of every well; ``fails_perturbation_missing`` where a perturbation or
+        positive control is unknown, ``fails_perturbations`` where there are too many,
+        ``fails_assay`` where the assay conditions are not met.
+
+    Raises
+    ------
+    UserError
+        If the expression of the assay conditions cannot be used.
+    """
+    applied = conditions(wells)
+    nameless = applied.filter(pl.col("perturbation").fill_null("") == "")["well_id"]
+    crowded = applied.filter(pl.col("n_perturbations") > knobs.max_perturbations)["well_id"]
+    treated = pl.col("role").is_in(("perturbation", "positive_control"))
+    unknown = treated & ~pl.col("well_id").is_in(applied["well_id"].implode())
+    return wells.select(
+        "well_id",
+        fails_perturbation_missing=unknown | pl.col("well_id").is_in(nameless.implode()),
+        fails_perturbations=pl.col("well_id").is_in(crowded.implode()),
+        fails_assay=_unmet(wells, knobs.assay),
+    )
+
+
+def _unlike_most(images: pl.DataFrame, columns: tuple[str, ...]) -> pl.Expr:
+    """Whether a site differs from the most frequent values of some columns."""
+    if images.is_empty():
+        return pl.lit(value=False)
+    counts = images.group_by(columns).len().sort("len", *columns, descending=True)
+    usual = zip(columns, counts.row(0), strict=False)
+    return pl.any_horizontal([pl.col(name) != value for name, value in usual])
+
+
+def _unmet(wells: pl.DataFrame, expression: str) -> pl.Series:
+    """Wells for which an SQL expression is not true; what is unknown is not true."""
+    if not expression.strip():
+        return pl.zeros(wells.height, pl.Boolean, eager=True)
+    try:
+        met = wells.select(met=pl.sql_expr(expression)).to_series()
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"qc.wells.assay: {expression!r} cannot be used ({reason})") from None
+    if met.dtype != pl.Boolean or len(met) != wells.height:
+        raise UserError(f"qc.wells.assay: {expression!r} is not true or false for each well")
+    return ~met.fill_null(value=False)

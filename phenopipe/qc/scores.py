@@ -1,0 +1,138 @@
+"""What each test looks at: one number a site, from the metrics of its plate.
+
+Shape suffixes: N sites, C channels.
+"""
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from phenopipe.qc.artefacts import PARTS
+from phenopipe.qc.robust import REFERENCE_ROLES, deviations, plate_medians
+
+Float = NDArray[np.float64]
+_TINY = 1e-9
+
+
+class Plates:
+    """Sites of an experiment with their metrics, plates and control wells.
+
+    Parameters
+    ----------
+    sites : DataFrame
+        Metrics joined with ``plate`` and ``role``.
+    min_reference : int
+        Control sites that a plate needs.
+    """
+
+    def __init__(self, sites: pl.DataFrame, min_reference: int) -> None:
+        self._sites = sites
+        self._plate_N = sites["plate"].to_numpy().astype(str)
+        self._is_reference_N = sites["role"].is_in(REFERENCE_ROLES).to_numpy()
+        self._min_reference = min_reference
+
+    def values(self, name: str) -> Float:
+        """Return a metric, shape (n_sites,); NaN where it is unknown."""
+        return self._sites[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+
+    def by_channel(self, metric: str) -> Float:
+        """Return a metric of every channel, shape (n_sites, n_channels)."""
+        names = [name for name in self._sites.columns if name.startswith(f"{metric}.")]
+        return np.stack([self.values(name) for name in names], axis=1)
+
+    def away(self, values_NC: Float) -> Float:
+        """Robust deviations of values from those of the plate's controls."""
+        return deviations(
+            values_NC, self._plate_N, self._is_reference_N, min_reference=self._min_reference
+        )
+
+    def away_from_all(self, values_N: Float) -> Float:
+        """Robust deviations of values from those of all sites of the plate."""
+        nowhere_N = np.zeros_like(self._is_reference_N)
+        return deviations(values_N[:, None], self._plate_N, nowhere_N, min_reference=1)[:, 0]
+
+    def usual(self, values_N: Float) -> Float:
+        """Median over the controls of each site's plate."""
+        return plate_medians(
+            values_N, self._plate_N, self._is_reference_N, min_reference=self._min_reference
+        )
+
+
+def blur_score(plates: Plates) -> Float:
+    """Robust deviations by which a site is less sharp than the plate's controls.
+
+    Notes
+    -----
+    Both measures of focus count alike, and of the channels the median: blur takes all
+    channels, a phenotype that smooths out one of them does not.
+    """
+    away_N = np.zeros(0)
+    for metric in ("focus_slope", "focus_edges"):
+        typical_N = _channel_median(plates.away(plates.by_channel(metric)))
+        away_N = typical_N if away_N.size == 0 else away_N + typical_N
+    return -plates.away(away_N[:, None])[:, 0]
+
+
+def artefact_score(plates: Plates) -> Float:
+    """Robust deviations by which a field's brightest square sticks out of its plate.
+
+    Notes
+    -----
+    It must be bright compared with the brightest squares of other fields, which a field
+    of few cells is not, and compared with the rest of its own field, which a field of
+    bright cells is not. The larger of two sizes of square counts.
+    """
+    scores = [
+        np.fmin(
+            plates.away_from_all(plates.values(f"peak_{part}")),
+            plates.away_from_all(plates.values(f"rise_{part}")),
+        )
+        for part in PARTS
+    ]
+    return np.asarray(np.fmax.reduce(scores))
+
+
+def dead_cells_score(plates: Plates) -> Float:
+    """Share of dead cells above that of the plate's controls."""
+    dead_N = plates.values("dead_cells")
+    return dead_N - plates.usual(dead_N)
+
+
+def objects_score(plates: Plates) -> Float:
+    """Number of nuclei as a part of that of the plate's controls."""
+    count_N = plates.values("objects")
+    return count_N / np.maximum(plates.usual(count_N), _TINY)
+
+
+def saturation_score(plates: Plates) -> Float:
+    """Largest share of saturated pixels of any channel."""
+    return np.asarray(plates.by_channel("saturation").max(axis=1))
+
+
+def foreground_score(plates: Plates) -> Float:
+    """Share of pixels with cells, mean over channels."""
+    return np.asarray(plates.by_channel("foreground").mean(axis=1))
+
+
+def contrast_score(plates: Plates) -> Float:
+    """Least contrast of any channel as a part of that of the plate's controls.
+
+    Notes
+    -----
+    A field without cells has no contrast in any channel, and misses none of them: the
+    number is relative to the field's best channel if that is below its usual contrast.
+    """
+    contrast_NC = plates.by_channel("contrast")
+    usual_NC = np.stack([plates.usual(contrast_N) for contrast_N in contrast_NC.T], axis=1)
+    part_NC = contrast_NC / np.maximum(usual_NC, _TINY)
+    best_N = np.clip(part_NC.max(axis=1), _TINY, 1.0)
+    return np.asarray(part_NC.min(axis=1) / best_N)
+
+
+def _channel_median(values_NC: Float) -> Float:
+    """Median over the channels in which a site has a value."""
+    known_N = (~np.isnan(values_NC)).any(axis=1)
+    median_N = np.full(len(values_NC), np.nan)
+    if known_N.any():
+        median_N[known_N] = np.nanmedian(values_NC[known_N], axis=1)
+    return median_N

@@ -1,0 +1,84 @@
+"""Step ``wells``: which tests each well fails, by what score."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from phenopipe.formats.images import read_images
+from phenopipe.formats.qc import FAILS, read_metrics, write_qc_wells
+from phenopipe.formats.wells import read_wells
+from phenopipe.knobs import parse_step, run_step
+from phenopipe.qc.checks import (
+    MISSING_FEATURES,
+    check_features,
+    check_images,
+    check_labels,
+    check_pixels,
+)
+from phenopipe.qc.config import WellsKnobs
+
+# A well that fails one of these has no embedding.
+ESSENTIAL = tuple(f"{FAILS}{test}" for test in ("pixels", "size", "channels", "features"))
+
+
+def flag_wells(
+    wells: pl.DataFrame, images: pl.DataFrame, metrics: pl.DataFrame, knobs: WellsKnobs
+) -> pl.DataFrame:
+    """Test every well of an experiment.
+
+    Parameters
+    ----------
+    wells, images : DataFrame
+        Wells and images of the experiment; no images where it came as profiles.
+    metrics : DataFrame
+        Metrics of its sites or profiles.
+    knobs : WellsKnobs
+        Limits.
+
+    Returns
+    -------
+    DataFrame
+        The wells with ``fails_<test>``, ``score_<test>`` (null where a test had nothing to
+        look at), ``passes`` and ``reason``.
+
+    Notes
+    -----
+    Paper A.1 steps 1 and 2.
+    """
+    checks = [check_labels(wells, knobs)]
+    if MISSING_FEATURES in metrics.columns:
+        checks.append(check_features(metrics, knobs))
+    else:
+        checks += [check_pixels(wells, images), check_images(wells, metrics, knobs)]
+    flags = wells
+    for check in checks:
+        flags = flags.join(check, on="well_id", how="left", maintain_order="left")
+    tests = [name for name in flags.columns if name.startswith(FAILS)]
+    flags = flags.with_columns(
+        pl.col(name).fill_null(value=False) & (knobs.enabled or name in ESSENTIAL)
+        for name in tests
+    )
+    failed = [pl.when(name).then(pl.lit(name.removeprefix(FAILS))) for name in tests]
+    return flags.with_columns(
+        passes=~pl.any_horizontal(tests),
+        reason=pl.concat_str(failed, separator=", ", ignore_nulls=True),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the rule ``qc_wells``."""
+    files, knobs = parse_step(
+        WellsKnobs,
+        inputs=["wells", "images", "metrics"],
+        outputs=["flags"],
+        names=["screen", "experiment"],
+        doc=__doc__,
+        argv=argv,
+    )
+    wells, images = read_wells(files.wells), read_images(files.images)
+    flags = flag_wells(wells, images, read_metrics(files.metrics), knobs)
+    write_qc_wells(files.flags, flags, files.stamp)
+
+
+if __name__ == "__main__":
+    run_step(main)
