@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from phenopipe.align import pca, tvn
 from phenopipe.align.config import ApplyKnobs
 from phenopipe.align.controls import Floats
-from phenopipe.align.embedded import fitted_controls, read_embedded, require_controls
+from phenopipe.align.embedded import Fitted, fitted_wells, read_embedded, require_controls
 from phenopipe.errors import UserError
 from phenopipe.formats.aligned import write_aligned
 from phenopipe.formats.embeddings import read_attributes
@@ -16,17 +16,15 @@ from phenopipe.formats.transforms import Transform, read_transform
 from phenopipe.knobs import parse_step, run_step
 
 
-def align_experiment(
-    x_WD: Floats, is_fitted_W: NDArray[np.bool_], transform: Transform
-) -> NDArray[np.float64]:
+def align_experiment(x_WD: Floats, fitted: Fitted, transform: Transform) -> NDArray[np.float64]:
     """Align the wells of one experiment, whether or not the transform was fitted on it.
 
     Parameters
     ----------
     x_WD : float array of shape (n_wells, n_features)
         Embeddings of the experiment's wells.
-    is_fitted_W : bool array of shape (n_wells,)
-        Controls that give the experiment its centre and spread.
+    fitted : Fitted
+        Wells that give the experiment its centre and spread.
     transform : Transform
         What was learned from all experiments.
 
@@ -47,15 +45,20 @@ def align_experiment(
         )
     if transform.method == "none":
         return x_WD.astype(np.float64)
+    central = x_WD[central_wells(fitted, transform)]
+    control_ND, projection_DR = x_WD[fitted.controls], transform.projection
     if transform.method == "pca":
-        return pca.experiment_map(x_WD[is_fitted_W], transform.projection)(x_WD)
-    return tvn.experiment_map(
-        x_WD[is_fitted_W],
-        transform.center,
-        transform.projection,
-        regularization=transform.settings["regularization"],
-        center_by_experiment=transform.settings["center_by_experiment"],
-    )(x_WD)
+        center_D = central.mean(axis=0, dtype=np.float64)
+        return pca.experiment_map(control_ND, center_D, projection_DR)(x_WD)
+    own = transform.settings["center_by_experiment"]
+    center_D = central.mean(axis=0, dtype=np.float64) if own else transform.center
+    ridge = transform.settings["regularization"]
+    return tvn.experiment_map(control_ND, center_D, projection_DR, ridge)(x_WD)
+
+
+def central_wells(fitted: Fitted, transform: Transform) -> NDArray[np.bool_]:
+    """Wells whose mean is the experiment's centre."""
+    return fitted.wells if transform.settings["center_on"] == "wells" else fitted.controls
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -71,15 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     transform = read_transform(files.transform)
     wells, x_WD = read_embedded(files.embeddings, files.wells)
     role, holdout, seed = (transform.settings[k] for k in ("control_role", "holdout", "seed"))
-    is_fitted_W = fitted_controls(wells, role, holdout, seed)
+    fitted = fitted_wells(wells, role, holdout, seed)
     if transform.method != "none":
-        require_controls(is_fitted_W, files.wells, files.experiment, role, knobs.min_controls)
-    aligned_WR = align_experiment(x_WD, is_fitted_W, transform)
+        require_controls(
+            fitted.controls, files.wells, files.experiment, role, knobs.min_controls
+        )
+    aligned_WR = align_experiment(x_WD, fitted, transform)
     attributes = read_attributes(files.embeddings)
     facts = {"block": attributes["blocks"][-1], "trimmed": attributes.get("trimmed", False)}
-    with_fitted = wells.with_columns(fitted=is_fitted_W)
+    with_fitted = wells.with_columns(fitted=central_wells(fitted, transform))
     write_aligned(files.aligned, with_fitted, aligned_WR, {**files.stamp, **facts})
-    print(f"{files.experiment}: {wells.height} wells aligned on {is_fitted_W.sum()} controls")
+    print(f"{files.experiment}: {wells.height} wells aligned, {fitted.controls.sum()} controls")
 
 
 if __name__ == "__main__":

@@ -16,20 +16,23 @@ class FitKnobs(Knobs):
     control_role: Literal["negative_control", "positive_control", "empty"] = "negative_control"
     """Role of the wells that should look alike in every experiment."""
     center_by_experiment: bool = True
-    """Subtract each experiment's control mean first (tvn). Without it a shift of a whole
-    experiment stays in the aligned wells."""
+    """Subtract each experiment's centre first (tvn; pca always does). Without it a shift of
+    a whole experiment stays in the aligned wells."""
+    center_on: Literal["controls", "wells"] = "controls"
+    """Whose mean is an experiment's centre. wells: of all its wells, better where controls
+    are few and every experiment has the same conditions."""
     regularization: PositiveFloat = 0.5
     """Added to the variances of an experiment's controls before they are evened out (tvn)."""
     n_components: PositiveInt | None = None
     """Principal components of the controls that are kept; null: all that vary."""
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
-    """Share of each experiment's controls that is left out of every fit, so that the report
-    can judge the alignment on controls that it has not seen."""
+    """Share of each experiment's controls, and of its other wells, that no fit sees, so that
+    the report can judge the alignment on wells that are new to it."""
     experiments: tuple[str, ...] | None = None
     """Experiments that the transform is fitted on; null: all. A list freezes the transform:
     later experiments are aligned without changing it."""
     seed: int = 0
-    """Seed of the choice of controls that are left out; a well's own id decides."""
+    """Seed of the choice of wells that no fit sees; a well's own id decides."""
 
 
 class ApplyKnobs(Knobs):

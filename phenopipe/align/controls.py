@@ -35,10 +35,10 @@ class LinearMap:
         return aligned_WR
 
 
-def controls_by_experiment(
+def rows_by_experiment(
     x_WD: Floats, is_control_W: ArrayLike, experiment_W: ArrayLike
 ) -> dict[Any, Floats]:
-    """Rows of the controls of each experiment, experiments in sorted order.
+    """Rows of each experiment's controls, experiments in sorted order.
 
     Raises
     ------

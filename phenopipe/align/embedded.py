@@ -28,6 +28,21 @@ class Embedded(NamedTuple):
     x: NDArray[np.floating]
 
 
+class Fitted(NamedTuple):
+    """Wells of one experiment that fits may see.
+
+    Attributes
+    ----------
+    controls : bool array of shape (n_wells,)
+        Controls that are not held out.
+    wells : bool array of shape (n_wells,)
+        Wells of any role that are not held out.
+    """
+
+    controls: NDArray[np.bool_]
+    wells: NDArray[np.bool_]
+
+
 def read_embedded(embeddings: Path, wells: Path) -> Embedded:
     """Read the wells of one experiment that pass qc and have a finite embedding.
 
@@ -49,10 +64,8 @@ def read_embedded(embeddings: Path, wells: Path) -> Embedded:
     return Embedded(passing.filter(finite_W), x_WD[finite_W])
 
 
-def fitted_controls(
-    wells: pl.DataFrame, role: str, holdout: float, seed: int
-) -> NDArray[np.bool_]:
-    """Tell which wells of one experiment are controls that fits may see.
+def fitted_wells(wells: pl.DataFrame, role: str, holdout: float, seed: int) -> Fitted:
+    """Tell which wells of one experiment fits may see.
 
     Parameters
     ----------
@@ -61,20 +74,23 @@ def fitted_controls(
     role : str
         Role of the controls.
     holdout : float
-        Share of the controls that is left out, rounded down, so that one always stays.
+        Share of the controls, and of the other wells, that is left out; rounded down, so
+        that one of each always stays.
     seed : int
-        Seed of the choice.
+        Seed of the choice: the smallest hashes of (seed, ``well_id``) are left out.
 
     Returns
     -------
-    bool array of shape (n_wells,)
-        The controls with the smallest hashes of (seed, ``well_id``) are left out.
+    Fitted
+        Two masks over the wells.
     """
-    fitted_W = (wells["role"] == role).to_numpy().copy()
-    controls = np.flatnonzero(fitted_W)
-    hash_N = hash_uniform(seed, wells["well_id"].gather(controls))
-    fitted_W[controls[np.argsort(hash_N)[: int(holdout * len(controls))]]] = False
-    return fitted_W
+    is_control_W = (wells["role"] == role).to_numpy()
+    hash_W = hash_uniform(seed, wells["well_id"])
+    is_fitted_W = np.ones(wells.height, dtype=bool)
+    for group_W in (is_control_W, ~is_control_W):
+        rows = np.flatnonzero(group_W)
+        is_fitted_W[rows[np.argsort(hash_W[rows])[: int(holdout * len(rows))]]] = False
+    return Fitted(is_control_W & is_fitted_W, is_fitted_W)
 
 
 def require_controls(

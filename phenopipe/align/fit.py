@@ -8,7 +8,7 @@ import numpy as np
 
 from phenopipe.align.config import FitKnobs
 from phenopipe.align.controls import Floats
-from phenopipe.align.embedded import fitted_controls, read_embedded, require_controls
+from phenopipe.align.embedded import fitted_wells, read_embedded, require_controls
 from phenopipe.align.moments import moments
 from phenopipe.align.pca import fit_components
 from phenopipe.align.tvn import fit_typical_variation
@@ -18,7 +18,15 @@ from phenopipe.formats.tables import read_table
 from phenopipe.formats.transforms import Transform, write_transform
 from phenopipe.knobs import parse_step, run_step
 
-SETTINGS = ("control_role", "center_by_experiment", "regularization", "holdout", "seed")
+# Knobs that the steps after this one have to follow.
+SETTINGS = (
+    "control_role",
+    "center_by_experiment",
+    "center_on",
+    "regularization",
+    "holdout",
+    "seed",
+)
 
 
 def fit_transform(controls: Iterable[tuple[str, Floats]], knobs: FitKnobs) -> Transform:
@@ -114,12 +122,10 @@ def read_controls(
     """
     for name, (embeddings, wells) in files.items():
         embedded = read_embedded(embeddings, wells)
-        fitted_W = fitted_controls(
-            embedded.wells, knobs.control_role, knobs.holdout, knobs.seed
-        )
+        fitted = fitted_wells(embedded.wells, knobs.control_role, knobs.holdout, knobs.seed)
         if knobs.method != "none":
-            require_controls(fitted_W, wells, name, knobs.control_role)
-        yield name, embedded.x[fitted_W]
+            require_controls(fitted.controls, wells, name, knobs.control_role)
+        yield name, embedded.x[fitted.controls]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

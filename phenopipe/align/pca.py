@@ -10,7 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenopipe.align.controls import Floats, LinearMap, controls_by_experiment, map_each
+from phenopipe.align.controls import Floats, LinearMap, map_each, rows_by_experiment
 from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
 
 # An experiment whose controls vary less than this share of all controls has no own scale.
@@ -43,7 +43,7 @@ def center_scale_on_controls(
         If an experiment has no control.
     """
     names_W = np.zeros(len(x_WD), int) if experiment_W is None else experiment_W
-    controls = controls_by_experiment(x_WD, is_control_W, names_W)
+    controls = rows_by_experiment(x_WD, is_control_W, names_W)
     own = {name: moments(x_ND) for name, x_ND in controls.items()}
     scalers = {name: partial(_center_scale, m.mean, spread(m)) for name, m in own.items()}
     return map_each(x_WD, names_W, scalers)
@@ -80,27 +80,42 @@ class ControlPCANormalizer:
     def __init__(self, n_components: int | None = None) -> None:
         self.n_components = n_components
 
-    def fit(self, x_WD: Floats, is_control_W: ArrayLike, experiment_W: ArrayLike) -> Self:
+    def fit(
+        self,
+        x_WD: Floats,
+        is_control_W: ArrayLike,
+        experiment_W: ArrayLike,
+        is_center_W: ArrayLike | None = None,
+    ) -> Self:
         """Learn from the controls of all experiments and of each.
 
         Parameters
         ----------
         x_WD : float array of shape (n_wells, n_features)
-            Well embeddings; wells that are no controls are not looked at.
+            Well embeddings.
         is_control_W : bool array of shape (n_wells,)
             Which wells are controls.
         experiment_W : array of shape (n_wells,)
             Experiment of each well.
+        is_center_W : bool array of shape (n_wells,), optional
+            Wells whose mean is their experiment's centre. Default: the controls; no other
+            well is looked at then.
 
         Raises
         ------
         ValueError
             If an experiment has no control, or the controls do not vary.
         """
-        controls = controls_by_experiment(x_WD, is_control_W, experiment_W)
+        controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
+        central = controls
+        if is_center_W is not None:
+            central = rows_by_experiment(x_WD, is_center_W, experiment_W)
         self.projection_ = fit_components(map(moments, controls.values()), self.n_components)
         self.maps_ = {
-            name: experiment_map(x_ND, self.projection_) for name, x_ND in controls.items()
+            name: experiment_map(
+                x_ND, central[name].mean(axis=0, dtype=np.float64), self.projection_
+            )
+            for name, x_ND in controls.items()
         }
         return self
 
@@ -142,9 +157,11 @@ def fit_components(
     return axes_DR / np.sqrt(variance_R)
 
 
-def experiment_map(control_ND: Floats, projection_DR: NDArray[np.float64]) -> LinearMap:
-    """Map of one experiment, given the components and the experiment's controls."""
+def experiment_map(
+    control_ND: Floats, center_D: NDArray[np.float64], projection_DR: NDArray[np.float64]
+) -> LinearMap:
+    """Map of one experiment, given its centre, its controls, and the components of all."""
     own = moments(control_ND)
     covariance_RR = projection_DR.T @ (own.scatter / own.count) @ projection_DR
     scale_R = np.sqrt(np.maximum(np.diag(covariance_RR), 0))
-    return LinearMap(own.mean, projection_DR / np.where(scale_R > FLAT, scale_R, 1.0))
+    return LinearMap(center_D, projection_DR / np.where(scale_R > FLAT, scale_R, 1.0))

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenopipe.align.controls import Floats, LinearMap, controls_by_experiment, map_each
+from phenopipe.align.controls import Floats, LinearMap, map_each, rows_by_experiment
 from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
 
 
@@ -58,39 +58,48 @@ class TypicalVariationNormalizer:
         self.center_by_experiment = center_by_experiment
         self.n_components = n_components
 
-    def fit(self, x_WD: Floats, is_control_W: ArrayLike, experiment_W: ArrayLike) -> Self:
+    def fit(
+        self,
+        x_WD: Floats,
+        is_control_W: ArrayLike,
+        experiment_W: ArrayLike,
+        is_center_W: ArrayLike | None = None,
+    ) -> Self:
         """Learn from the controls of all experiments and of each.
 
         Parameters
         ----------
         x_WD : float array of shape (n_wells, n_features)
-            Well embeddings; wells that are no controls are not looked at.
+            Well embeddings.
         is_control_W : bool array of shape (n_wells,)
             Which wells are controls.
         experiment_W : array of shape (n_wells,)
             Experiment of each well.
+        is_center_W : bool array of shape (n_wells,), optional
+            Wells whose mean is their experiment's centre. Default: the controls; no other
+            well is looked at then.
 
         Raises
         ------
         ValueError
             If an experiment has no control, or the controls do not vary.
         """
-        controls = controls_by_experiment(x_WD, is_control_W, experiment_W)
+        controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
+        central = controls
+        if is_center_W is not None:
+            central = rows_by_experiment(x_WD, is_center_W, experiment_W)
         self.center_, self.projection_ = fit_typical_variation(
             map(moments, controls.values()),
             center_by_experiment=self.center_by_experiment,
             n_components=self.n_components,
         )
-        self.maps_ = {
-            name: experiment_map(
-                x_ND,
-                self.center_,
-                self.projection_,
-                regularization=self.regularization,
-                center_by_experiment=self.center_by_experiment,
+        self.maps_ = {}
+        for name, x_ND in controls.items():
+            own = self.center_by_experiment
+            center_D = central[name].mean(axis=0, dtype=np.float64) if own else self.center_
+            self.maps_[name] = experiment_map(
+                x_ND, center_D, self.projection_, self.regularization
             )
-            for name, x_ND in controls.items()
-        }
         return self
 
     def transform(self, x_WD: Floats, experiment_W: ArrayLike) -> NDArray[np.float64]:
@@ -149,15 +158,12 @@ def experiment_map(
     control_ND: Floats,
     center_D: NDArray[np.float64],
     projection_DR: NDArray[np.float64],
-    *,
     regularization: float,
-    center_by_experiment: bool,
 ) -> LinearMap:
-    """Map of one experiment, given what was fitted on all and the experiment's controls."""
+    """Map of one experiment, given its centre, its controls, and what was fitted on all."""
     own = moments(control_ND)
     covariance_RR = projection_DR.T @ (own.scatter / max(own.count - 1, 1)) @ projection_DR
-    matrix_DR = projection_DR @ inverse_root(covariance_RR, regularization)
-    return LinearMap(center_D + own.mean if center_by_experiment else center_D, matrix_DR)
+    return LinearMap(center_D, projection_DR @ inverse_root(covariance_RR, regularization))
 
 
 def inverse_root(covariance_RR: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:

@@ -33,8 +33,8 @@ class Transform:
     projection : float array of shape (n_features, n_aligned_features)
         Scaling, rotation and whitening; without columns for ``none``.
     settings : mapping
-        The knobs of the fit: ``control_role, center_by_experiment, regularization,
-        holdout, seed``.
+        The knobs of the fit: ``control_role, center_by_experiment, center_on,
+        regularization, holdout, seed``.
     experiments : mapping of str to int
         Controls of each experiment that the transform was fitted on.
     """

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from phenopipe.align import apply, fit
-from phenopipe.align.embedded import fitted_controls, read_embedded
+from phenopipe.align.embedded import Fitted, fitted_wells, read_embedded
 from phenopipe.align.pca import ControlPCANormalizer
 from phenopipe.align.tvn import TypicalVariationNormalizer
 from phenopipe.errors import UserError
@@ -34,9 +34,9 @@ def run_apply(folder, name, transform, to="aligned.parquet", *flags):
 
 def in_memory(folder, names, holdout=0.2, seed=0):
     parts = [read_embedded(folder / f"{n}.zarr", folder / f"{n}.parquet") for n in names]
-    fitted = [fitted_controls(p.wells, "negative_control", holdout, seed) for p in parts]
+    fitted = [fitted_wells(p.wells, "negative_control", holdout, seed) for p in parts]
     experiment_W = np.concatenate([p.wells["experiment"].to_numpy() for p in parts])
-    return np.concatenate([p.x for p in parts]), np.concatenate(fitted), experiment_W
+    return np.concatenate([p.x for p in parts]), fitted, experiment_W
 
 
 @pytest.mark.parametrize(
@@ -46,19 +46,26 @@ def in_memory(folder, names, holdout=0.2, seed=0):
         (["--center-by-experiment", "false"], TypicalVariationNormalizer()),
         (["--regularization", "2", "--n-components", "3"],
          TypicalVariationNormalizer(2, center_by_experiment=True, n_components=3)),
+        (["--center-on", "wells"], TypicalVariationNormalizer(center_by_experiment=True)),
         (["--method", "pca"], ControlPCANormalizer()),
+        (["--method", "pca", "--center-on", "wells"], ControlPCANormalizer()),
         (["--method", "pca", "--n-components", "4"], ControlPCANormalizer(4)),
     ],
 )  # fmt: skip
 def test_the_steps_equal_the_normalizer_on_all_wells_in_memory(screen, flags, normalizer):
     folder, names = screen
     transform = run_fit(folder, names, *flags)
-    x_WD, is_fitted_W, experiment_W = in_memory(folder, names)
-    expected = normalizer.fit(x_WD, is_fitted_W, experiment_W).transform(x_WD, experiment_W)
+    x_WD, fitted, experiment_W = in_memory(folder, names)
+    is_control_W = np.concatenate([each.controls for each in fitted])
+    is_center_W = is_control_W
+    if "wells" in flags:
+        is_center_W = np.concatenate([each.wells for each in fitted])
+    normalizer.fit(x_WD, is_control_W, experiment_W, is_center_W)
     aligned = [run_apply(folder, name, transform) for name in names]
+    expected = normalizer.transform(x_WD, experiment_W)
     np.testing.assert_allclose(np.concatenate([x for _, x in aligned]), expected, atol=1e-5)
-    fitted = np.concatenate([wells["fitted"].to_numpy() for wells, _ in aligned])
-    np.testing.assert_array_equal(fitted, is_fitted_W)
+    told = np.concatenate([wells["fitted"].to_numpy() for wells, _ in aligned])
+    np.testing.assert_array_equal(told, is_center_W)
 
 
 def test_without_a_method_wells_pass_as_they_are(screen):
@@ -72,15 +79,16 @@ def test_without_a_method_wells_pass_as_they_are(screen):
     assert wells["fitted"].sum() == 12
 
 
-def test_controls_are_held_out_by_their_own_hash():
+def test_wells_are_held_out_by_their_own_hash():
     wells = wells_of("e", ["negative_control"] * 10 + ["perturbation"] * 5)
-    fitted_W = fitted_controls(wells, "negative_control", 0.25, seed=0)
-    assert fitted_W.sum() == 8
+    fitted = fitted_wells(wells, "negative_control", 0.25, seed=0)
+    assert fitted.controls.sum() == 8
+    assert fitted.wells.sum() == 12
     order_W = np.random.default_rng(0).permutation(15)
-    moved_W = fitted_controls(wells[order_W], "negative_control", 0.25, seed=0)
-    np.testing.assert_array_equal(moved_W, fitted_W[order_W])
+    moved = fitted_wells(wells[order_W], "negative_control", 0.25, seed=0)
+    np.testing.assert_array_equal(moved.wells, fitted.wells[order_W])
     # An experiment is never left without controls.
-    assert fitted_controls(wells[:1], "negative_control", 0.99, seed=0).sum() == 1
+    assert fitted_wells(wells[:1], "negative_control", 0.99, seed=0).controls.all()
 
 
 def test_files_in_any_order_give_the_same_bytes(screen):
@@ -141,4 +149,5 @@ def test_mistakes_in_the_files_are_told(screen):
         fit.fit_transform(iter(narrow[:1]), fit.FitKnobs())
     with pytest.raises(UserError, match="embeddings of 2 features, wanted 3"):
         wide = fit.fit_transform(iter([("a", np.eye(3))]), fit.FitKnobs())
-        apply.align_experiment(np.zeros((1, 2)), np.ones(1, bool), wide)
+        everyone = Fitted(np.ones(1, bool), np.ones(1, bool))
+        apply.align_experiment(np.zeros((1, 2)), everyone, wide)
