@@ -1,0 +1,162 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from phenopipe.errors import UserError
+from phenopipe.formats.embeddings import write_embeddings
+from phenopipe.formats.probes import PREDICTIONS
+from phenopipe.formats.qc import write_qc_wells
+from phenopipe.formats.results import RESULTS
+from phenopipe.formats.tables import read_json, read_table
+from phenopipe.probe.blocks import main, pairs_across, sweep_blocks
+from phenopipe.probe.config import BlocksKnobs
+from tests.benchmark.plates import knockouts, wells_of
+
+GENES = [f"G{at}" for at in range(8)]
+# How strongly each of four blocks shows a gene's group: the second does best.
+STRENGTH = (0.3, 3.0, 1.0, 0.0)
+
+
+def save_experiment(folder, name, layout, rng, direction):
+    """Wells and embeddings of one experiment; one well failed qc, one has no embedding."""
+    wells = wells_of([*knockouts(GENES, 2, 4), [], []], experiment=name, layout=layout)
+    x_WBD = rng.normal(size=(wells.height, 4, 6))
+    for at, one in enumerate(wells["treatments"].to_list()):
+        if one:
+            group = GENES.index(one[0]["gene"]) // 4
+            x_WBD[at] += np.array(STRENGTH)[:, None] * direction[group]
+    x_WBD[1] = np.nan
+    flagged = wells.with_row_index().select(
+        pl.exclude("index"),
+        passes=pl.col("index") != 0,
+        reason=pl.when(pl.col("index") == 0).then(pl.lit("focus")).otherwise(pl.lit("")),
+    )
+    write_qc_wells(folder / f"{name}.parquet", flagged, {})
+    write_embeddings(
+        folder / f"{name}.zarr",
+        x_WBD.astype(np.float32),
+        wells["well_id"].to_list(),
+        block_numbers=[1, 2, 3, 4],
+        block_dims=[6, 6, 6, 4],
+        stamp={},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=(2, 6))
+    for name, layout in (("e1", "l1"), ("e2", "l1"), ("e3", "l2")):
+        save_experiment(tmp_path, name, layout, rng, direction)
+    groups = pl.DataFrame({"group": ["low"] * 4 + ["high"] * 4, "gene": GENES})
+    groups.write_csv(tmp_path / "groups.tsv", separator="\t")
+    return tmp_path
+
+
+def arguments(folder, experiments=("e3", "e1", "e2"), **knobs):
+    knobs = {"label": "group", "train": ["e1"], "test": ["e2", "e3"], "bootstraps": 50, **knobs}
+    flags = [
+        f"--{k.replace('_', '-')}={v if isinstance(v, str) else json.dumps(v)}"
+        for k, v in knobs.items()
+    ]
+    return [
+        *("--embeddings", *(f"{folder}/{name}.zarr" for name in experiments)),
+        *("--wells", *(f"{folder}/{name}.parquet" for name in sorted(experiments))),
+        f"--groups={folder}/groups.tsv",
+        f"--blocks={folder}/out/blocks.parquet",
+        f"--best={folder}/out/best_block.json",
+        f"--predictions={folder}/out/predictions.parquet",
+        *("--encoder=mae", "--task=anax", *flags),
+    ]
+
+
+def test_step_finds_the_planted_block_and_its_control_finds_nothing(folder):
+    # Seed 0 happens to deal these few genes to the same groups under swapped names.
+    main(arguments(folder, seed="1"))
+    results = read_table(folder / "out/blocks.parquet", RESULTS)
+    accuracy = results.filter(pl.col("metric") == "balanced_accuracy")
+    assert accuracy["block"].to_list() == [1, 2, 3, 4]
+    assert accuracy["value"].arg_max() == 1 and accuracy["value"][1] > 0.9
+    assert 0.3 < accuracy["value"][3] < 0.7
+    assert (accuracy["low"] <= accuracy["value"]).all()
+    assert (accuracy["value"] <= accuracy["high"]).all()
+    # Two wells of each experiment failed qc or have no embedding.
+    assert set(accuracy["n"]) == {2 * 62} and set(accuracy["source"]) == {"anax"}
+    permuted = results.filter(pl.col("metric") == "balanced_accuracy_permuted")
+    assert permuted["block"].to_list() == [2, 4] and permuted["value"].max() < 0.8
+
+    best = read_json(folder / "out/best_block.json")
+    assert best["block"] == 2 and best["last_block"] == 4 and best["chance"] == 0.5
+    assert best["accuracy"] == accuracy["value"][1]
+    assert best["technical_pairs"] == [["e1", "e2"]]
+    assert best["gain"]["low"] > 0 and best["share_other_block"] == 0
+    assert [one["converged"] for one in best["blocks"]] == [True] * 4
+
+    predictions = read_table(folder / "out/predictions.parquet", PREDICTIONS)
+    assert set(predictions["block"]) == {2, 4} and predictions.height == 4 * 62
+    mine = predictions.filter(pl.col("block") == 2)
+    right = mine.with_columns(right=pl.col("label") == pl.col("predicted"))
+    by_class = right.group_by("label").agg(pl.col("right").mean())
+    assert by_class["right"].mean() == pytest.approx(best["accuracy"])
+
+
+def test_order_of_files_does_not_matter(folder):
+    main(arguments(folder))
+    first = (folder / "out/best_block.json").read_text()
+    main(arguments(folder, experiments=("e1", "e2", "e3")))
+    again = json.loads((folder / "out/best_block.json").read_text())
+    first = json.loads(first)
+    del again["phenopipe"], first["phenopipe"]
+    assert again == first
+
+
+def test_solver_that_stops_early_is_reported(folder, capsys):
+    main(arguments(folder, max_iter="1", **{"label": "gene"}))
+    best = read_json(folder / "out/best_block.json")
+    assert [one["converged"] for one in best["blocks"]] == [False] * 4
+    assert "DID NOT CONVERGE" in capsys.readouterr().out
+    results = read_table(folder / "out/blocks.parquet", RESULTS)
+    assert set(results["metric"]) == {"balanced_accuracy"}
+
+
+def test_experiment_without_embeddings_is_named(folder):
+    listed = arguments(folder)
+    listed.remove(f"{folder}/e2.zarr")
+    with pytest.raises(UserError, match=r"no embeddings of experiments \['e2'\] among 2"):
+        main(listed)
+
+
+def test_stores_of_other_blocks_are_refused(folder):
+    write_embeddings(
+        folder / "e3.zarr",
+        np.ones((1, 1, 6), dtype=np.float32),
+        ["e3/p1/0005"],
+        block_numbers=[4],
+        block_dims=[6],
+        stamp={},
+    )
+    with pytest.raises(UserError, match=r"e1\.zarr: blocks \[1, 2, 3, 4\], wanted \[4\]"):
+        main(arguments(folder))
+
+
+def test_equal_blocks_tie_to_the_earliest_and_no_resample_disagrees():
+    rng = np.random.default_rng(1)
+    label = rng.choice(["a", "b"], 80)
+    x_WD = rng.normal(size=(80, 3)) + (label == "a")[:, None]
+    wells = pl.DataFrame({"label": label, "is_train": np.arange(80) < 40})
+    sweep = sweep_blocks(wells, lambda block: x_WD, [1, 2, 3], BlocksKnobs(bootstraps=20))
+    assert sweep.best == 0
+    assert (sweep.accuracy_BK.argmax(axis=1) == 0).all()
+
+
+def test_layouts_on_both_sides_are_reported():
+    wells = pl.DataFrame(
+        {
+            "experiment": ["e1", "e2", "e3"],
+            "layout": ["l1", "l1", "l2"],
+            "is_train": [True, False, False],
+        }
+    )
+    assert pairs_across(wells) == [["e1", "e2"]]
