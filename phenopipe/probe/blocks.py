@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from phenopipe.classifier import bootstrap_accuracies
 from phenopipe.errors import UserError
 from phenopipe.formats.embeddings import read_attributes, read_block, read_well_ids
 from phenopipe.formats.probes import PREDICTIONS
@@ -26,7 +27,6 @@ from phenopipe.probe.labels import Labelled, label_wells, reassign_genes
 from phenopipe.probe.logistic import (
     Labels,
     balanced_accuracy,
-    bootstrap_accuracies,
     choose_block,
     fit_probe,
     iterations,

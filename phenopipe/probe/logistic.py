@@ -1,17 +1,17 @@
 """The linear probe: one block's features, one logistic regression (A.4).
 
-Shape suffixes: N wells, D features, B bootstraps, K blocks.
+Shape suffixes: N wells, D features, K blocks.
 """
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
+
+from phenopipe.classifier import linear_classifier
 
 MAX_ITER = 2000
 Labels = NDArray[Any]
@@ -41,10 +41,7 @@ def fit_probe(
     Solver lbfgs, 2,000 iterations, balanced class weights. Features stay in single
     precision and one thread computes: two are slower.
     """
-    probe = make_pipeline(
-        StandardScaler(),
-        LogisticRegression(solver="lbfgs", max_iter=max_iter, class_weight="balanced"),
-    )
+    probe = linear_classifier(max_iter=max_iter)
     with threadpool_limits(limits=1):
         return probe.fit(np.asarray(x_train_ND, dtype=np.float32), y_train_N)
 
@@ -80,41 +77,6 @@ def balanced_accuracy(
 def iterations(probe: Pipeline) -> int:
     """Iterations that the solver took; as many as allowed means that it did not converge."""
     return int(np.max(probe[-1].n_iter_))
-
-
-def bootstrap_accuracies(
-    y_N: Labels, predicted_KN: Labels, *, bootstraps: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Balanced accuracy of several predictions, each resample of wells shared by all.
-
-    Parameters
-    ----------
-    y_N : array of shape (n_wells,)
-        Class of each well.
-    predicted_KN : array of shape (n_predictions, n_wells)
-        Predicted classes, one row a block.
-    bootstraps : int
-        Number of resamples.
-    rng : Generator
-        Source of randomness.
-
-    Returns
-    -------
-    float array of shape (n_bootstraps, n_predictions)
-        A class that a resample leaves out does not count in it.
-    """
-    n_wells = len(y_N)
-    order_N = np.argsort(np.unique(y_N, return_inverse=True)[1], kind="stable")
-    y_N, hit_KN = y_N[order_N], (predicted_KN == y_N)[:, order_N]
-    first_C = np.flatnonzero(np.concatenate([[True], y_N[1:] != y_N[:-1]]))
-    accuracy_BK = np.empty((bootstraps, len(hit_KN)))
-    for at in range(bootstraps):
-        times_N = np.bincount(rng.integers(n_wells, size=n_wells), minlength=n_wells)
-        drawn_C = np.add.reduceat(times_N, first_C)
-        hits_KC = np.add.reduceat(hit_KN * times_N, first_C, axis=1)
-        there_C = drawn_C > 0
-        accuracy_BK[at] = (hits_KC[:, there_C] / drawn_C[there_C]).mean(axis=1)
-    return accuracy_BK
 
 
 def choose_block(accuracy_K: NDArray[np.float64]) -> int:
