@@ -4,9 +4,17 @@ import os
 import subprocess
 import sys
 
+import imagecodecs
+import numpy as np
 import polars as pl
 import pytest
 
+from phenopipe.align import fit
+from phenopipe.formats.embeddings import write_embeddings
+from phenopipe.formats.qc import read_qc_wells
+from phenopipe.qc import images as qc_images
+from phenopipe.qc import profiles as qc_profiles
+from phenopipe.qc import wells as qc_wells
 from phenopipe.screen import images, profiles
 from tests.screen.plates import (
     arguments,
@@ -170,3 +178,76 @@ def test_unreadable_knobs_are_refused_in_one_line(plate):
     argv = arguments(folder, [folder / "plate.csv"], image_knobs())
     said = complaint(images.main, [*argv, "--max-unreadable", "3"])
     assert said.startswith("error: max_unreadable") and "\n" not in said
+
+
+def flags(folder, *, last="pixels"):
+    """Qc of the experiment that a screen step just wrote."""
+    out, names = folder / "out", ["--screen", "own", "--experiment", "e1"]
+    wells = ["--wells", str(out / "wells.parquet"), "--images", str(out / "images.parquet")]
+    metrics = str(out / "metrics.parquet")
+    if last == "pixels":
+        pixels_ = ["--pixels", str(out / "images.zarr")]
+        qc_images.main([*wells, *pixels_, "--metrics", metrics, *names])
+    else:
+        profiles_ = ["--profiles", str(out / "profiles.parquet")]
+        qc_profiles.main([*wells[:2], *profiles_, "--metrics", metrics, *names])
+    qc_wells.main([*wells, "--metrics", metrics, "--flags", str(out / "qc.parquet"), *names])
+    return dict(read_qc_wells(out / "qc.parquet").select("well_id", "reason").iter_rows())
+
+
+def spoil(path, how):
+    image = imagecodecs.png_decode(path.read_bytes())
+    if how == "size":
+        path.write_bytes(imagecodecs.png_encode(image[:-1]))
+    elif how == "channels":
+        path.write_bytes(imagecodecs.png_encode(np.stack([image] * 3, axis=-1)))
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [("size", "size"), ("channels", "channels"), ("truncated", "pixels")]
+)
+def test_an_odd_image_is_set_aside_and_qc_says_why(plate, capsys, how, reason):
+    folder, rows = plate
+    pixels(rows, folder, size=(32, 32))
+    spoil(folder / "A2_dna.png", how)
+    rows.write_csv(folder / "plate.csv")
+    knobs = image_knobs(max_unreadable=0.5)
+    assert complaint(images.main, arguments(folder, [folder / "plate.csv"], knobs)) == ""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "plate.csv, row 2: " in lines[0] and "A2_dna.png" in lines[0]
+    reasons = flags(folder)
+    assert reason in reasons["e1/p1/A02"].split(", ")
+    others = [told.split(", ") for well, told in reasons.items() if well != "e1/p1/A02"]
+    assert not any({"size", "channels", "pixels"} & set(told) for told in others)
+
+
+def test_a_missing_feature_is_set_aside_by_qc(plate):
+    folder, rows = plate
+    nan = pl.Series([1.0, float("nan"), 2.0])
+    rows.with_columns(f1=nan, f2=pl.Series([1.0, 2.0, 3.0])).write_csv(folder / "p.csv")
+    argv = arguments(folder, [folder / "p.csv"], profile_knobs(), last="profiles")
+    assert complaint(profiles.main, argv) == ""
+    reasons = flags(folder, last="profiles")
+    assert reasons == {"e1/p1/A01": "", "e1/p1/A02": "features", "e1/p1/B01": ""}
+
+
+def test_an_experiment_without_controls_is_refused_by_name(plate):
+    folder, rows = plate
+    treated = rows.with_columns(role=pl.lit("treated"), compound=pl.lit("taxol"))
+    pixels(rows, folder, size=(32, 32))
+    treated.write_csv(folder / "plate.csv")
+    images.main(arguments(folder, [folder / "plate.csv"], image_knobs()))
+    flags(folder)
+    out = folder / "out"
+    ids = read_qc_wells(out / "qc.parquet")["well_id"].to_list()
+    x_WBD = np.ones((len(ids), 1, 4), dtype=np.float32)
+    store = {"block_numbers": [1], "block_dims": [4], "stamp": {}}
+    write_embeddings(out / "e.zarr", x_WBD, ids, **store)
+    files = ["--embeddings", str(out / "e.zarr"), "--wells", str(out / "qc.parquet")]
+    names = ["--screen", "own", "--encoder", "any"]
+    said = complaint(fit.main, [*files, "--transform", str(out / "t.npz"), *names])
+    assert said.startswith("error: ") and "\n" not in said
+    assert "experiment e1 has 0 wells of role negative_control" in said
+    assert not (out / "t.npz").exists()

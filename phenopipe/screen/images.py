@@ -173,7 +173,9 @@ def convert(
         dtype=usual.dtype,
         stamp=stamp,
     )
-    faults += [f"{name} set aside: {fault}" for name, fault in sorted(decoder.faults.items())]
+    places = dict(files.select("image_id", "place").iter_rows())
+    for name, fault in sorted(decoder.faults.items()):
+        faults.append(f"{places[name]}: {name} set aside: {fault}")
     for line in faults:
         print(f"warning: {line}", file=sys.stderr)
     return wells, without_damaged(images, decoder.faults)

@@ -123,8 +123,7 @@ def list_images(
     """
     rows, faults, index = [], [], 0
     for (image_id,), site in files.group_by("image_id", maintain_order=True):
-        looked = _by_channel(site, found, channels)
-        height, width, planes, fault = _site_format(looked, len(channels), usual)
+        height, width, planes, fault = _site_format(_look_up(site, found, channels), usual)
         stored = fault is None
         first = site.row(0, named=True)
         if fault is not None:
@@ -147,42 +146,39 @@ def files_of_site(
         yield str(image_id), [by_channel[name] for name in channels]
 
 
-def _by_channel(
+def _look_up(
     site: pl.DataFrame, found: Mapping[str, Found], channels: Sequence[str]
-) -> dict[str, Found]:
+) -> list[tuple[str, Found]]:
+    """File of each channel and what its header says."""
     named = dict(site.select(CHANNEL, FILE).iter_rows())
     absent = Found(fault="no file named")
-    return {
-        name: found[named[name]]._replace(fault=_told(named[name], found[named[name]].fault))
-        if named.get(name)
-        else absent._replace(fault=f"no file named for channel {name}")
+    return [
+        (named[name], found[named[name]]) if named.get(name) else (f"channel {name}", absent)
         for name in channels
-    }
-
-
-def _told(file: str, fault: str | None) -> str | None:
-    return None if fault is None else f"{file}: {fault}"
+    ]
 
 
 def _site_format(
-    looked: Mapping[str, Found], n_channels: int, usual: Format
+    looked: Sequence[tuple[str, Found]], usual: Format
 ) -> tuple[int, int, int, str | None]:
     """Height, width and planes that a site turned out to have, and its fault if any."""
-    planes = sum(one.planes for one in looked.values())
-    for one in looked.values():
+    planes = sum(one.planes for _, one in looked)
+    for file, one in looked:
+        if one.fault is None and one.dtype != usual.dtype:
+            # No size of its own would flag it, so it counts as unreadable.
+            one = one._replace(fault=f"pixels of {one.dtype}, wanted {usual.dtype}")
         if one.fault is not None:
-            return 0, 0, planes, one.fault
-    odd = [one for one in looked.values() if (one.height, one.width) != usual[:2]]
-    shown = odd[0] if odd else next(iter(looked.values()))
-    fault = None
-    if odd:
-        fault = f"{shown.height} x {shown.width} pixels, wanted {usual.height} x {usual.width}"
-    elif planes != n_channels:
-        fault = f"{planes} channels, wanted {n_channels}"
-    elif any(one.dtype != usual.dtype for one in looked.values()):
-        # No size of its own would flag it, so it counts as unreadable.
-        return 0, 0, planes, f"pixels of another type than {usual.dtype}"
-    return shown.height, shown.width, planes, fault
+            return 0, 0, planes, f"{file}: {one.fault}"
+    for file, one in looked:
+        if (one.height, one.width) != (usual.height, usual.width):
+            wanted = f"{usual.height} x {usual.width}"
+            fault = f"{file}: {one.height} x {one.width} pixels, wanted {wanted}"
+            return one.height, one.width, planes, fault
+    several = [file for file, one in looked if one.planes != 1]
+    if several:
+        fault = f"{several[0]}: {planes} channels, wanted {len(looked)} in all"
+        return usual.height, usual.width, planes, fault
+    return usual.height, usual.width, planes, None
 
 
 def _site_numbers(rows: pl.DataFrame, knobs: ImagesKnobs) -> pl.Series:

@@ -154,7 +154,7 @@ def damage(path, how):
         ("missing", (0, 0), "no such file"),
         ("truncated", (0, 0), "cannot be decoded"),
         ("text", (0, 0), "A2_dna.png"),
-        ("16 bit", (0, 0), "another type than uint8"),
+        ("16 bit", (0, 0), "pixels of uint16, wanted uint8"),
         ("small", (4, 10), "4 x 10 pixels, wanted 8 x 10"),
         ("rgb", (8, 10), "4 channels, wanted 2"),
     ],
@@ -181,7 +181,7 @@ def test_a_site_without_one_channel_is_set_aside(tmp_path, capsys):
     _, images, _ = convert(tmp_path, long, knobs)
     assert images["channels"].to_list() == [2, 1, 2]
     assert images["index"].to_list() == [0, None, 1]
-    assert "no file named for channel actin" in capsys.readouterr().err
+    assert "channel actin: no file named" in capsys.readouterr().err
 
 
 def test_symbolic_links_may_not_leave_the_root(tmp_path):
