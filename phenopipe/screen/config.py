@@ -1,6 +1,8 @@
 """Knobs of stage ``screen``."""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from phenopipe.knobs import Knobs
 
@@ -183,3 +185,259 @@ class InteractionColumns(Knobs):
 
     potency: Value = "nM_value"
     """Potency in nM."""
+
+
+# --- the simulator: a world, and experiments in it ------------------------------------
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class WorldKnobs(Knobs):
+    """The biology of a simulated screen: every experiment of the screen shares it."""
+
+    seed: int = 0
+    """Seed of all draws; each takes its own stream by name."""
+
+    active_groups: PositiveInt = 8
+    """Anax groups whose genes change the cells, each in a direction of its own."""
+
+    silent_groups: NonNegativeInt = 4
+    """Anax groups whose genes change nothing: planted noise."""
+
+    genes_per_group: PositiveInt = 4
+    """Genes of each group."""
+
+    guides: PositiveInt = 2
+    """Guides of each gene."""
+
+    axes_per_group: int = Field(default=3, ge=1, le=8)
+    """Traits of a cell that a group changes together."""
+
+    strength: NonNegativeFloat = 4.0
+    """Length of a group's change, in units of a trait."""
+
+    brightness: NonNegativeFloat = 1.0
+    """Length of a group's change in channel brightness, which encoders do not see."""
+
+    gene_spread: NonNegativeFloat = 0.15
+    """How far a gene strays from its group, as a part of the change."""
+
+    weakest_guide: Share = 0.8
+    """Efficacy of the weakest guide; the strongest has 1."""
+
+    compounds: NonNegativeInt = 8
+    """Compounds, each with the genes of one group as targets; active groups come first."""
+
+    concentrations_um: tuple[float, ...] = (0.1, 1.0, 10.0)
+    """Concentrations of each compound, micromolar."""
+
+    biased_arms: NonNegativeInt = 2
+    """Chromosome arms that change the cells whichever of their genes is cut."""
+
+    genes_per_arm: NonNegativeInt = Field(default=24, le=40)
+    """Unexpressed genes on each biased arm, with one guide each."""
+
+    arm_effect: NonNegativeFloat = 2.0
+    """Length of the change that a biased arm makes."""
+
+
+class SimulateKnobs(WorldKnobs):
+    """Knobs of ``screen.simulate``: one experiment, its plates, images and defects."""
+
+    cell_type: str = "HUVEC"
+    """Name of the cells; the name decides how they look untreated."""
+
+    layout: str = "A"
+    """Experiments with the same word here are a technical pair: their plates share layouts."""
+
+    addresses: Literal["random", "fixed"] = "random"
+    """Each plate its own random layout; or one address a condition on all plates."""
+
+    plates: PositiveInt = 3
+    """Plates of the experiment; each holds every condition."""
+
+    replicates: PositiveInt = 1
+    """Wells of a condition on each plate."""
+
+    negative_controls: PositiveInt = 20
+    """Wells a plate with non-targeting guides."""
+
+    positive_controls: NonNegativeInt = 3
+    """Wells a plate with a knockout that kills cells."""
+
+    empty: NonNegativeInt = 3
+    """Wells a plate to which nothing was applied."""
+
+    doubles: NonNegativeInt = 2
+    """Wells a plate with two perturbations."""
+
+    quadruples: NonNegativeInt = 2
+    """Wells a plate with four perturbations."""
+
+    missing_labels: NonNegativeInt = 2
+    """Wells a plate whose treatment nobody wrote down."""
+
+    frequent_conditions: NonNegativeInt = 1
+    """Conditions that are over-represented,"""
+
+    frequent_wells: NonNegativeInt = 6
+    """in so many further wells a plate."""
+
+    rare_conditions: NonNegativeInt = 3
+    """Conditions that only the first plate holds, in one well each."""
+
+    image_size: int = Field(default=64, ge=16)
+    """Height and width of a site, pixels."""
+
+    sites: PositiveInt = 1
+    """Sites of a well."""
+
+    cells: NonNegativeFloat = 2.8
+    """Mean number of cells in a square of 32 pixels."""
+
+    cell_spread: NonNegativeFloat = 0.5
+    """Spread of the cells of one well around it, in units of a trait."""
+
+    well_spread: NonNegativeFloat = 0.2
+    """Spread of the wells of one condition."""
+
+    experiment_spread: NonNegativeFloat = 0.2
+    """Spread of experiments: what the cells' mood does to all wells of a day."""
+
+    position_effect: NonNegativeFloat = 0.3
+    """Change of cells at the plate's border, and along its rows."""
+
+    batch_effect: NonNegativeFloat = 1.0
+    """Strength with which gain, background, blur and illumination vary by experiment."""
+
+    site_effect: NonNegativeFloat = 0.3
+    """The same from site to site, as a part of it."""
+
+    photons: float = Field(default=150.0, gt=0.0)
+    """Photons of a fully lit pixel: the fewer, the noisier."""
+
+    defects: NonNegativeInt = 1
+    """Wells a plate with each of the defects: dead cells, out of focus, saturated, debris,
+    a missing channel."""
+
+
+class AnnotateKnobs(WorldKnobs):
+    """Knobs of ``screen.annotate``: what is known of the screen's genes and compounds."""
+
+    source: Literal["user", "simulated"] = "user"
+    """Whether the user's tables or the simulated world say it."""
+
+    gene_columns: GeneColumns = GeneColumns()
+    """Which column of the table of genes says what."""
+
+    interaction_columns: InteractionColumns = InteractionColumns()
+    """Which column of the table of interactions says what."""
+
+
+# --- the simulated screen --------------------------------------------------------------
+
+
+class DefectShares(Knobs):
+    """Share of an experiment's wells that get each planted defect."""
+
+    dead: float = Field(default=0.015, ge=0, le=1)
+    """Wells of shrunken cells with bright, condensed nuclei."""
+    out_of_focus: float = Field(default=0.015, ge=0, le=1)
+    """Sites far from the focal plane."""
+    saturated: float = Field(default=0.015, ge=0, le=1)
+    """Sites exposed far too long."""
+    debris: float = Field(default=0.015, ge=0, le=1)
+    """Sites with a bright fibre or clump in every channel."""
+    missing_channel: float = Field(default=0.01, ge=0, le=1)
+    """Sites of which one channel was not recorded."""
+    four_perturbations: float = Field(default=0.01, ge=0, le=1)
+    """Wells with four perturbations."""
+    missing_label: float = Field(default=0.01, ge=0, le=1)
+    """Wells whose perturbation nobody wrote down."""
+
+
+class WorldKnobs(Knobs):
+    """What exists in the simulated world: genes, guides, compounds, chromosome arms."""
+
+    seed: int = 0
+    """Seed of everything: the world, layouts, batch effects, cells."""
+    active_groups: int = Field(default=8, ge=0)
+    """Anax groups whose knockouts change the cells."""
+    inactive_groups: int = Field(default=4, ge=0)
+    """Anax groups whose knockouts change nothing: planted noise."""
+    genes_per_group: int = Field(default=4, ge=1)
+    """Genes of each group."""
+    guides_per_gene: int = Field(default=2, ge=1)
+    """Guides of each gene, each with an efficacy of its own."""
+    biased_arms: int = Field(default=2, ge=0)
+    """Chromosome arms whose knockouts share a phenotype, whatever the gene."""
+    unexpressed_per_arm: int = Field(default=24, ge=0)
+    """Unexpressed genes on each biased arm, one guide each."""
+    compounds: int = Field(default=8, ge=0)
+    """Compounds, a quarter of them without effect."""
+    doses_um: tuple[float, ...] = (0.1, 1.0, 10.0)
+    """Concentrations of each compound, micromolar."""
+
+
+class SimulateKnobs(WorldKnobs):
+    """Knobs of the simulated screen; the defaults are the embedded demo."""
+
+    cell_type: str = "HUVEC"
+    """Cells of the experiment; each type looks a little different."""
+    layout: str = "A"
+    """Name of the experiment's plate layouts; technical pairs share it."""
+    addresses: Literal["random", "fixed"] = "random"
+    """Random layout for each plate, or one address a condition on all plates (as RxRx3)."""
+    plates: int = Field(default=3, ge=1)
+    """Plates of the experiment; each holds every condition once."""
+    negative_controls: int = Field(default=20, ge=0)
+    """Wells with a non-targeting guide, each plate."""
+    positive_controls: int = Field(default=4, ge=0)
+    """Wells with a known strong compound, each plate."""
+    empty_wells: int = Field(default=4, ge=0)
+    """Wells with nothing applied, each plate."""
+    double_wells: int = Field(default=4, ge=0)
+    """Wells with two perturbations, each plate."""
+    over_represented: int = Field(default=1, ge=0)
+    """Conditions that fill several wells of every plate."""
+    over_represented_wells: int = Field(default=6, ge=0)
+    """How many wells of a plate each of those fills."""
+    rare_conditions: int = Field(default=4, ge=0)
+    """Conditions that only some layouts hold, on one plate: too few replicates."""
+    sites: int = Field(default=1, ge=1)
+    """Sites of each well."""
+    image_size: int = Field(default=96, ge=32)
+    """Height and width of a site, pixels."""
+    cells_per_site: tuple[int, int] = (10, 18)
+    """Fewest and most cells of a site of 96 x 96 pixels."""
+    phenotype: float = Field(default=1.5, ge=0)
+    """Length of an active gene's phenotype at full efficacy."""
+    brightness: float = Field(default=0.5, ge=0)
+    """Length of its part that only changes how bright channels are."""
+    arm_bias: float = Field(default=0.8, ge=0)
+    """Length of the phenotype that all genes of a biased arm share."""
+    well_spread: float = Field(default=0.35, ge=0)
+    """Spread of replicate wells, each axis."""
+    cell_spread: float = Field(default=0.5, ge=0)
+    """Spread of the cells of a well, each axis."""
+    batch_effect: float = Field(default=1.0, ge=0)
+    """Strength of gain, background, blur and illumination of an experiment."""
+    batch_shift: float = Field(default=0.3, ge=0)
+    """Spread of experiments in what the cells themselves look like, each axis."""
+    position_effect: float = Field(default=0.3, ge=0)
+    """Strength of the change from the middle of a plate to its border."""
+    photons: float = Field(default=40.0, gt=0)
+    """Photons of a fully lit pixel: the fewer, the noisier."""
+    defects: DefectShares = DefectShares()
+    """Share of wells with each planted defect."""
+
+
+class AnnotateKnobs(WorldKnobs):
+    """Where genes and interactions come from: the simulated world, or the user's tables."""
+
+    source: Literal["simulated", "tables"] = "tables"
+    """The simulator's own annotation, or tables."""
+    gene_columns: GeneColumns = GeneColumns()
+    """Columns of the table of genes."""
+    interaction_columns: InteractionColumns = InteractionColumns()
+    """Columns of the table of interactions."""

@@ -1,0 +1,72 @@
+"""Turns the light of a field into an image, as one microscope would on one day."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, zoom
+
+# Legend of the shape suffixes: C channels, H rows, W columns.
+
+Array = NDArray[np.float32]
+
+# Part of the brightest value of a byte that a fully lit pixel of a gain of one reaches.
+_EXPOSURE = 0.5
+
+
+class Microscope(NamedTuple):
+    """How the images of one experiment come about.
+
+    Attributes
+    ----------
+    gain_C, background_C : float arrays of shape (n_channels,)
+        Factor on the light, and light that is there without cells.
+    blur_C : float array of shape (n_channels,)
+        Standard deviation of the point spread, pixels.
+    tilt_2 : float array of shape (2,)
+        Change of the illumination from border to border, down and across.
+    photons : float
+        Photons of a fully lit pixel: the fewer, the noisier.
+    """
+
+    gain_C: NDArray[np.float64]
+    background_C: NDArray[np.float64]
+    blur_C: NDArray[np.float64]
+    tilt_2: NDArray[np.float64]
+    photons: float
+
+
+def draw_microscope(
+    rng: np.random.Generator, n_channels: int, strength: float, photons: float
+) -> Microscope:
+    """Return a microscope whose settings stray by the strength of the batch effect."""
+    return Microscope(
+        gain_C=np.exp(strength * rng.normal(0.0, 0.2, n_channels)),
+        background_C=0.06 * np.exp(strength * rng.normal(0.0, 0.5, n_channels)),
+        blur_C=0.6 * np.exp(strength * rng.normal(0.0, 0.25, n_channels)),
+        tilt_2=strength * rng.normal(0.0, 0.25, 2),
+        photons=float(photons * np.exp(strength * rng.normal(0.0, 0.2))),
+    )
+
+
+def expose(light_CHW: Array, microscope: Microscope, rng: np.random.Generator) -> Array:
+    """Return the image of a field in units of a byte, not yet cut to its range."""
+    sharp = zip(light_CHW, microscope.blur_C, strict=True)
+    field_CHW = np.stack(
+        [gaussian_filter(one_HW, sigma, truncate=3.0) for one_HW, sigma in sharp]
+    )
+    across = np.linspace(-1.0, 1.0, light_CHW.shape[-1], dtype=np.float32)
+    down = np.linspace(-1.0, 1.0, light_CHW.shape[-2], dtype=np.float32)[:, None]
+    shade_HW = 1.0 + microscope.tilt_2[0] * down + microscope.tilt_2[1] * across
+    field_CHW = (field_CHW + np.float32(microscope.background_C)[:, None, None]) * shade_HW
+    field_CHW = np.clip(field_CHW, 0.0, None, dtype=np.float32)
+    # A Poisson count is close to normal at these numbers, and the normal draw is faster.
+    shot_CHW = rng.standard_normal(field_CHW.shape, dtype=np.float32)
+    field_CHW += np.sqrt(field_CHW / np.float32(microscope.photons)) * shot_CHW
+    gain_C11 = np.float32(255.0 * _EXPOSURE * microscope.gain_C)[:, None, None]
+    return np.asarray(gain_C11 * field_CHW, dtype=np.float32)
+
+
+def digitize(image_CHW: Array) -> NDArray[np.uint8]:
+    """Return an image as bytes, cut to 0 to 255."""
+    return np.clip(np.rint(image_CHW), 0, 255).astype(np.uint8)
