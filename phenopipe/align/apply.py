@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from phenopipe.align import pca, tvn
 from phenopipe.align.config import ApplyKnobs
-from phenopipe.align.controls import Floats
+from phenopipe.align.controls import Floats, control_mean, well_median
 from phenopipe.align.embedded import Fitted, fitted_wells, read_embedded, require_controls
 from phenopipe.errors import UserError
 from phenopipe.formats.aligned import write_aligned
@@ -45,20 +45,21 @@ def align_experiment(x_WD: Floats, fitted: Fitted, transform: Transform) -> NDAr
         )
     if transform.method == "none":
         return x_WD.astype(np.float64)
-    central = x_WD[central_wells(fitted, transform)]
+    own_center_D = experiment_center(x_WD, fitted, transform.settings["center_on"])
     control_ND, projection_DR = x_WD[fitted.controls], transform.projection
     if transform.method == "pca":
-        center_D = central.mean(axis=0, dtype=np.float64)
-        return pca.experiment_map(control_ND, center_D, projection_DR)(x_WD)
+        return pca.experiment_map(control_ND, own_center_D, projection_DR)(x_WD)
     own = transform.settings["center_by_experiment"]
-    center_D = central.mean(axis=0, dtype=np.float64) if own else transform.center
+    center_D = own_center_D if own else transform.center
     ridge = transform.settings["regularization"]
     return tvn.experiment_map(control_ND, center_D, projection_DR, ridge)(x_WD)
 
 
-def central_wells(fitted: Fitted, transform: Transform) -> NDArray[np.bool_]:
-    """Wells whose mean is the experiment's centre."""
-    return fitted.wells if transform.settings["center_on"] == "wells" else fitted.controls
+def experiment_center(x_WD: Floats, fitted: Fitted, center_on: str) -> NDArray[np.float64]:
+    """Mean of an experiment's controls, or median of its wells; none that is held out."""
+    if center_on == "controls":
+        return control_mean(x_WD[fitted.controls])
+    return well_median(x_WD[fitted.wells])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     aligned_WR = align_experiment(x_WD, fitted, transform)
     attributes = read_attributes(files.embeddings)
     facts = {"block": attributes["blocks"][-1], "trimmed": attributes.get("trimmed", False)}
-    with_fitted = wells.with_columns(fitted=central_wells(fitted, transform))
+    on_wells = transform.settings["center_on"] == "wells"
+    with_fitted = wells.with_columns(fitted=fitted.wells if on_wells else fitted.controls)
     write_aligned(files.aligned, with_fitted, aligned_WR, {**files.stamp, **facts})
     print(f"{files.experiment}: {wells.height} wells aligned, {fitted.controls.sum()} controls")
 

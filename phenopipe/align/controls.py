@@ -83,3 +83,28 @@ def map_each(
     for rows, aligned in parts:
         aligned_WR[rows] = aligned
     return aligned_WR
+
+
+def control_mean(control_ND: Floats) -> NDArray[np.float64]:
+    """Mean of the controls of one experiment."""
+    mean_D: NDArray[np.float64] = control_ND.mean(axis=0, dtype=np.float64)
+    return mean_D
+
+
+def well_median(x_WD: Floats) -> NDArray[np.float64]:
+    """Median of the wells of one experiment: strong phenotypes hardly move it."""
+    median_D: NDArray[np.float64] = np.median(x_WD.astype(np.float64), axis=0)
+    return median_D
+
+
+def experiment_centers(
+    x_WD: Floats,
+    controls: Mapping[Any, Floats],
+    experiment_W: ArrayLike,
+    is_center_W: ArrayLike | None,
+) -> dict[Any, NDArray[np.float64]]:
+    """Centre of each experiment: its controls' mean, or the median of the wells named."""
+    if is_center_W is None:
+        return {name: control_mean(x_ND) for name, x_ND in controls.items()}
+    central = rows_by_experiment(x_WD, is_center_W, experiment_W)
+    return {name: well_median(x_ND) for name, x_ND in central.items()}

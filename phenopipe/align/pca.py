@@ -10,7 +10,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenopipe.align.controls import Floats, LinearMap, map_each, rows_by_experiment
+from phenopipe.align.controls import (
+    Floats,
+    LinearMap,
+    experiment_centers,
+    map_each,
+    rows_by_experiment,
+)
 from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
 
 # An experiment whose controls vary less than this share of all controls has no own scale.
@@ -98,8 +104,8 @@ class ControlPCANormalizer:
         experiment_W : array of shape (n_wells,)
             Experiment of each well.
         is_center_W : bool array of shape (n_wells,), optional
-            Wells whose mean is their experiment's centre. Default: the controls; no other
-            well is looked at then.
+            Wells whose median is their experiment's centre. Default: the centre is the
+            mean of the controls, and no other well is looked at.
 
         Raises
         ------
@@ -107,14 +113,10 @@ class ControlPCANormalizer:
             If an experiment has no control, or the controls do not vary.
         """
         controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
-        central = controls
-        if is_center_W is not None:
-            central = rows_by_experiment(x_WD, is_center_W, experiment_W)
+        centers = experiment_centers(x_WD, controls, experiment_W, is_center_W)
         self.projection_ = fit_components(map(moments, controls.values()), self.n_components)
         self.maps_ = {
-            name: experiment_map(
-                x_ND, central[name].mean(axis=0, dtype=np.float64), self.projection_
-            )
+            name: experiment_map(x_ND, centers[name], self.projection_)
             for name, x_ND in controls.items()
         }
         return self

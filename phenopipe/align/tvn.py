@@ -9,7 +9,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenopipe.align.controls import Floats, LinearMap, map_each, rows_by_experiment
+from phenopipe.align.controls import (
+    Floats,
+    LinearMap,
+    experiment_centers,
+    map_each,
+    rows_by_experiment,
+)
 from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
 
 
@@ -76,8 +82,8 @@ class TypicalVariationNormalizer:
         experiment_W : array of shape (n_wells,)
             Experiment of each well.
         is_center_W : bool array of shape (n_wells,), optional
-            Wells whose mean is their experiment's centre. Default: the controls; no other
-            well is looked at then.
+            Wells whose median is their experiment's centre. Default: the centre is the
+            mean of the controls, and no other well is looked at.
 
         Raises
         ------
@@ -85,9 +91,7 @@ class TypicalVariationNormalizer:
             If an experiment has no control, or the controls do not vary.
         """
         controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
-        central = controls
-        if is_center_W is not None:
-            central = rows_by_experiment(x_WD, is_center_W, experiment_W)
+        centers = experiment_centers(x_WD, controls, experiment_W, is_center_W)
         self.center_, self.projection_ = fit_typical_variation(
             map(moments, controls.values()),
             center_by_experiment=self.center_by_experiment,
@@ -96,7 +100,7 @@ class TypicalVariationNormalizer:
         self.maps_ = {}
         for name, x_ND in controls.items():
             own = self.center_by_experiment
-            center_D = central[name].mean(axis=0, dtype=np.float64) if own else self.center_
+            center_D = centers[name] if own else self.center_
             self.maps_[name] = experiment_map(
                 x_ND, center_D, self.projection_, self.regularization
             )

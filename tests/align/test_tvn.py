@@ -118,3 +118,16 @@ def test_mistakes_are_told(wells):
 
 def test_inverse_root_of_a_singular_covariance_is_the_ridge_alone():
     np.testing.assert_allclose(inverse_root(np.zeros((2, 2)), 0.25), 2 * np.eye(2))
+
+
+def test_a_centre_of_wells_is_not_moved_by_strong_phenotypes(wells):
+    x_WD, is_control_W, experiment_W = wells
+    everyone = np.ones(120, bool)
+    loud = x_WD.copy()
+    loud[[39, 79, 119]] += 1e6
+    normalizer = TypicalVariationNormalizer(center_by_experiment=True)
+    quiet_map = normalizer.fit(*wells, everyone).maps_["a"]
+    loud_map = normalizer.fit(loud, is_control_W, experiment_W, everyone).maps_["a"]
+    shift = np.median(x_WD[:40], axis=0)
+    np.testing.assert_allclose(quiet_map.shift, shift)
+    assert np.abs(loud_map.shift - shift).max() < x_WD[:40].std(axis=0).max() / 2
