@@ -217,7 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, knobs = parse_step(
         MagnitudeKnobs,
         inputs=["aligned*", "arms?"],
-        outputs=["magnitude", "perturbations"],
+        outputs=["magnitude", "magnitude_perturbations"],
         names=["benchmark", "encoder"],
         doc=__doc__,
         argv=argv,
@@ -232,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **treated.facts,
     )
     write_table(files.magnitude, results, RESULTS, files.stamp)
-    write_table(files.perturbations, table, MAGNITUDES, files.stamp)
+    write_table(files.magnitude_perturbations, table, MAGNITUDES, files.stamp)
 
 
 if __name__ == "__main__":

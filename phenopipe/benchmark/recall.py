@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, knobs = parse_step(
         RecallKnobs,
         inputs=["map", "pairs*"],
-        outputs=["recall", "pairs_table"],
+        outputs=["recall", "recall_pairs"],
         names=["benchmark", "encoder"],
         doc=__doc__,
         argv=argv,
@@ -270,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shared = {name: facts[name] for name in ("screen", "block", "trimmed")}
     results = tidy(rows, encoder=files.encoder, benchmark=files.benchmark, **shared)
     write_table(files.recall, results, RESULTS, files.stamp)
-    write_table(files.pairs_table, ranked, RECALL_PAIRS, files.stamp)
+    write_table(files.recall_pairs, ranked, RECALL_PAIRS, files.stamp)
 
 
 if __name__ == "__main__":

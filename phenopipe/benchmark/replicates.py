@@ -274,7 +274,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, knobs = parse_step(
         ReplicatesKnobs,
         inputs=["aligned*", "arms?"],
-        outputs=["replicates", "experiments"],
+        outputs=["replicates", "replicates_pairs"],
         names=["benchmark", "encoder"],
         doc=__doc__,
         argv=argv,
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **treated.facts,
     )
     write_table(files.replicates, results, RESULTS, files.stamp)
-    write_table(files.experiments, pairs, REPLICATE_PAIRS, files.stamp)
+    write_table(files.replicates_pairs, pairs, REPLICATE_PAIRS, files.stamp)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,10 @@ def test_no_condition_or_no_control_is_told(screen):
 
 def test_step_writes_mean_spread_and_null(tmp_path, screen):
     path = save_aligned(tmp_path / "e1.parquet", *screen)
-    out = [f"--magnitude={tmp_path}/m.parquet", f"--perturbations={tmp_path}/p.parquet"]
+    out = [
+        f"--magnitude={tmp_path}/m.parquet",
+        f"--magnitude-perturbations={tmp_path}/p.parquet",
+    ]
     main([f"--aligned={path}", *out, "--benchmark=genome", "--encoder=mae"])
     results = read_table(tmp_path / "m.parquet", RESULTS)
     table = read_table(tmp_path / "p.parquet", MAGNITUDES)

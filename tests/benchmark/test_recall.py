@@ -196,7 +196,7 @@ def save_inputs(tmp_path, planted):
     groups.write_csv(tmp_path / "planted.csv")
     arguments = [f"--map={tmp_path}/map.parquet", f"--pairs={tmp_path}/planted.csv"]
     arguments += [f"--recall={tmp_path}/recall.parquet"]
-    arguments += [f"--pairs-table={tmp_path}/pairs.parquet"]
+    arguments += [f"--recall-pairs={tmp_path}/pairs.parquet"]
     return [*arguments, "--benchmark=genome", "--encoder=mae"]
 
 

@@ -215,7 +215,7 @@ def test_step_writes_medians_and_pairs(tmp_path, screen):
         mine = (wells["experiment"] == name).to_numpy()
         path = tmp_path / f"{name}.parquet"
         paths.append(str(save_aligned(path, wells.filter(mine), x_WD[mine])))
-    out = [f"--replicates={tmp_path}/r.parquet", f"--experiments={tmp_path}/p.parquet"]
+    out = [f"--replicates={tmp_path}/r.parquet", f"--replicates-pairs={tmp_path}/p.parquet"]
     main(["--aligned", *paths, *out, "--benchmark=genome", "--encoder=mae"])
     results = read_table(tmp_path / "r.parquet", RESULTS)
     pairs = read_table(tmp_path / "p.parquet", REPLICATE_PAIRS)
