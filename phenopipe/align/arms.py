@@ -120,13 +120,17 @@ def gene_means(
     Raises
     ------
     UserError
-        If an experiment with knockouts has no well of the origin's role.
+        If an experiment with knockouts has no well of the origin's role, or experiments
+        differ in their number of features.
     """
     total: dict[str, NDArray[np.float64]] = {}
     count: dict[str, int] = {}
     width = 0
     for wells, x_WD in experiments:
-        width = x_WD.shape[1]
+        width = width or x_WD.shape[1]
+        if x_WD.shape[1] != width:
+            name = wells["experiment"][0]
+            raise UserError(f"experiment {name}: {x_WD.shape[1]} features, wanted {width}")
         single = (
             conditions(wells)
             .filter(pl.col("n_perturbations") == 1, kind="knockout")

@@ -131,6 +131,8 @@ def test_an_experiment_without_an_origin_is_told():
     wells, x_WD = experiment(0, np.zeros(16))
     with pytest.raises(UserError, match="experiment-0: no aligned well of role empty"):
         gene_means(iter([(wells, x_WD)]), "empty")
+    with pytest.raises(UserError, match="8 features, wanted 16"):
+        gene_means(iter([(wells, x_WD), (wells, x_WD[:, :8])]), "negative_control")
 
 
 @pytest.mark.parametrize("with_genes", [True, False])
