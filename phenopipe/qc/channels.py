@@ -63,7 +63,8 @@ def noise_level(x_ZHW: NDArray[np.float32]) -> NDArray[np.float64]:
     The median does not see the few differences that are edges of cells; a constant image
     is given the noise of rounding.
     """
-    steps_ZHW = np.abs(np.diff(x_ZHW, axis=2))
+    # Every other row tells as much in half the time.
+    steps_ZHW = np.abs(np.diff(x_ZHW[:, ::2], axis=2))
     median_Z = np.median(steps_ZHW.reshape(len(x_ZHW), -1), axis=1)
     return np.asarray(np.maximum(1.4826 * median_Z / np.sqrt(2.0), _ROUNDING))
 
@@ -81,7 +82,8 @@ def asymmetry(x_ZHW: NDArray[np.float32]) -> NDArray[np.float64]:
     # (image, tile down, row, tile across, column) -> (image, tile down, tile across, pixel)
     pixels_ZGGP = tiles_ZGhGw.transpose(0, 1, 3, 2, 4).reshape(len(x_ZHW), _TILES, _TILES, -1)
     tile_ZGG = np.median(pixels_ZGGP, axis=3)
-    place_G = np.linspace(-1.0, 1.0, _TILES)
+    # Centres of the tiles, where the borders of the field are -1 and 1.
+    place_G = (2.0 * np.arange(_TILES) + 1.0) / _TILES - 1.0
     unit = (place_G @ place_G) * _TILES
     down_Z = np.einsum("zyx,y->z", tile_ZGG, place_G) / unit
     across_Z = np.einsum("zyx,x->z", tile_ZGG, place_G) / unit

@@ -66,26 +66,28 @@ def check_images(wells: pl.DataFrame, metrics: pl.DataFrame, knobs: WellsKnobs) 
     return by_well.with_columns(*too_high, *too_low)
 
 
-def check_pixels(wells: pl.DataFrame, images: pl.DataFrame) -> pl.DataFrame:
-    """Test whether each well has a site that could be stored, and if not, why not.
+def check_pixels(wells: pl.DataFrame, images: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
+    """Test whether each well's sites were stored and are like those of the other wells.
 
     Returns
     -------
     DataFrame
-        ``well_id`` of every well; ``fails_size`` and ``fails_channels`` where a site is
-        unlike most of the experiment, ``fails_pixels`` where none can be read.
+        ``well_id`` of every well; ``fails_size`` and ``fails_channels`` where at least
+        half of the sites are unlike most of the experiment, ``fails_pixels`` where there
+        are none, or none that can be read. With ``enabled`` off a well must also have lost
+        all sites to fail.
     """
-    readable = images.filter(pl.col("height") > 0)
-    size, channels = ("height", "width"), ("channels",)
+    readable = pl.col("height") > 0
+    usual = images.filter(readable)
     sites = images.with_columns(
-        stored=pl.col("index").is_not_null(),
-        odd_size=_unlike_most(readable, size) & (pl.col("height") > 0),
-        odd_channels=_unlike_most(readable, channels) & (pl.col("height") > 0),
+        odd_size=_unlike_most(usual, ("height", "width")) & readable,
+        odd_channels=_unlike_most(usual, ("channels",)) & readable,
     )
-    lost = ~pl.col("stored").any()
+    lost = pl.col("index").is_null().all()
+    counted = lost | pl.lit(knobs.enabled)
     by_well = sites.group_by("well_id").agg(
-        fails_size=lost & pl.col("odd_size").any(),
-        fails_channels=lost & pl.col("odd_channels").any(),
+        fails_size=counted & (pl.col("odd_size").mean() >= 0.5),
+        fails_channels=counted & (pl.col("odd_channels").mean() >= 0.5),
         fails_pixels=lost & ~pl.any_horizontal("odd_size", "odd_channels").any(),
     )
     return (

@@ -23,9 +23,9 @@ class Objects(NamedTuple):
     site_M : int array of shape (n_objects,)
         Number of the site.
     area_M : float array of shape (n_objects,)
-        Pixels.
+        Pixels brighter than half of the object's brightest.
     light_M : float array of shape (n_objects,)
-        Mean brightness above the site's background.
+        That brightest one, above the site's background.
     """
 
     site_M: NDArray[np.int64]
@@ -56,9 +56,12 @@ def find_objects(
     mask_NHW = above_NHW > threshold_N.astype(np.float32)[:, None, None]
     label_NHW, count = label(mask_NHW, structure=_IN_PLANE)
     inside_P = np.flatnonzero(mask_NHW)
-    label_P = label_NHW.ravel()[inside_P] - 1
-    area_M = np.bincount(label_P, minlength=count).astype(np.float64)
-    light_M = np.bincount(label_P, above_NHW.ravel()[inside_P], minlength=count) / area_M
+    label_P, above_P = label_NHW.ravel()[inside_P] - 1, above_NHW.ravel()[inside_P]
+    light_M = np.zeros(count)
+    np.maximum.at(light_M, label_P, above_P)
+    # Half of its own maximum: a bright nucleus' halo would make it look large.
+    core_P = above_P > light_M[label_P] / 2
+    area_M = np.bincount(label_P[core_P], minlength=count).astype(np.float64)
     # All pixels of an object lie in one site, so any of them tells which.
     site_M = np.zeros(count, dtype=np.int64)
     site_M[label_P] = inside_P // (x_NHW.shape[1] * x_NHW.shape[2])

@@ -49,7 +49,7 @@ def flag_wells(
     if MISSING_FEATURES in metrics.columns:
         checks.append(check_features(metrics, knobs))
     else:
-        checks += [check_pixels(wells, images), check_images(wells, metrics, knobs)]
+        checks += [check_pixels(wells, images, knobs), check_images(wells, metrics, knobs)]
     flags = wells
     for check in checks:
         flags = flags.join(check, on="well_id", how="left", maintain_order="left")
