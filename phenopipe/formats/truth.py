@@ -8,7 +8,7 @@ STATUSES = ("active", "inactive", "arm", "weak", "control", "unknown")
 # What can be wrong with a well. Two perturbations are no defect: such a well is sound, but
 # says nothing about either alone.
 DEFECTS = (
-    "dead_cells",
+    "dead",
     "out_of_focus",
     "saturated",
     "debris",

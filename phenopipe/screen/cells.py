@@ -105,7 +105,7 @@ def _mix(
         ]
     )
     bright_C = [1.15 ** z[f"{channel}_brightness"] for channel in CHANNELS]
-    return np.asarray(image_CHW * np.float32(bright_C)[:, None, None], dtype=np.float32)
+    return np.asarray(image_CHW * np.array(bright_C)[:, None, None], dtype=np.float32)
 
 
 def _places(

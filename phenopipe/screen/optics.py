@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 # Legend of the shape suffixes: C channels, H rows, W columns.
 
@@ -49,6 +49,18 @@ def draw_microscope(
     )
 
 
+def vary(microscope: Microscope, strength: float, rng: np.random.Generator) -> Microscope:
+    """Return a microscope as it stood at one site, a little off its usual settings."""
+    n_channels = len(microscope.gain_C)
+    return Microscope(
+        gain_C=microscope.gain_C * np.exp(strength * rng.normal(0.0, 0.4, n_channels)),
+        background_C=microscope.background_C * np.exp(strength * rng.normal(0.0, 0.5)),
+        blur_C=microscope.blur_C * np.exp(strength * rng.normal(0.0, 0.4)),
+        tilt_2=microscope.tilt_2 + strength * rng.normal(0.0, 0.3, 2),
+        photons=float(microscope.photons * np.exp(strength * rng.normal(0.0, 0.5))),
+    )
+
+
 def expose(light_CHW: Array, microscope: Microscope, rng: np.random.Generator) -> Array:
     """Return the image of a field in units of a byte, not yet cut to its range."""
     sharp = zip(light_CHW, microscope.blur_C, strict=True)
@@ -58,15 +70,19 @@ def expose(light_CHW: Array, microscope: Microscope, rng: np.random.Generator) -
     across = np.linspace(-1.0, 1.0, light_CHW.shape[-1], dtype=np.float32)
     down = np.linspace(-1.0, 1.0, light_CHW.shape[-2], dtype=np.float32)[:, None]
     shade_HW = 1.0 + microscope.tilt_2[0] * down + microscope.tilt_2[1] * across
-    field_CHW = (field_CHW + np.float32(microscope.background_C)[:, None, None]) * shade_HW
+    field_CHW = (field_CHW + column(microscope.background_C)) * shade_HW
     field_CHW = np.clip(field_CHW, 0.0, None, dtype=np.float32)
     # A Poisson count is close to normal at these numbers, and the normal draw is faster.
     shot_CHW = rng.standard_normal(field_CHW.shape, dtype=np.float32)
     field_CHW += np.sqrt(field_CHW / np.float32(microscope.photons)) * shot_CHW
-    gain_C11 = np.float32(255.0 * _EXPOSURE * microscope.gain_C)[:, None, None]
-    return np.asarray(gain_C11 * field_CHW, dtype=np.float32)
+    return np.asarray(column(255.0 * _EXPOSURE * microscope.gain_C) * field_CHW)
 
 
 def digitize(image_CHW: Array) -> NDArray[np.uint8]:
     """Return an image as bytes, cut to 0 to 255."""
     return np.clip(np.rint(image_CHW), 0, 255).astype(np.uint8)
+
+
+def column(values_C: NDArray[np.floating]) -> Array:
+    """Return one number a channel in the shape (C, 1, 1), which multiplies images."""
+    return np.asarray(values_C[:, None, None], dtype=np.float32)

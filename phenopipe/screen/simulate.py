@@ -1,7 +1,10 @@
-"""Step ``simulate``: one experiment of a simulated screen, with its planted truth apart."""
+"""Simulate one experiment of a screen whose truth is known.
+
+The screen's world (genes, guides, compounds, arms) follows from the seed alone; the
+experiment adds its plates, its batch effect, its defects and its pixels.
+"""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -10,184 +13,140 @@ from numpy.typing import NDArray
 from phenopipe.formats.images import IMAGES, write_images, write_pixels
 from phenopipe.formats.tables import write_table
 from phenopipe.formats.truth import TRUTH
-from phenopipe.formats.wells import WELLS, write_wells
+from phenopipe.formats.wells import write_wells
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.screen.cells import AXES, CHANNELS, SHAPE_AXES, render_cells
 from phenopipe.screen.config import SimulateKnobs
-from phenopipe.screen.faults import FAULTS
-from phenopipe.screen.optics import Microscope, digitize, draw_microscope, expose
-from phenopipe.screen.plates import Place, border_distance, draw_defects, lay_out
-from phenopipe.screen.world import Condition, draw_conditions
+from phenopipe.screen.optics import Microscope, digitize, draw_microscope, expose, vary
+from phenopipe.screen.plates import Well, lay_out, plate_size, wells_table
+from phenopipe.screen.spoil import draw_defects, dying, spoil
+from phenopipe.screen.world import Condition, build_world
 from phenopipe.seeds import generator
 
+# Legend of the shape suffixes: A axes of the phenotype, C channels, H rows, W columns.
 
-class Well(NamedTuple):
-    """A placed well with its identity and what went wrong with it."""
+Phenotype = NDArray[np.float64]
 
-    well_id: str
-    place: Place
-    conditions: tuple[Condition, ...]
-    defect: str
-
-
-def place_wells(knobs: SimulateKnobs, experiment: str) -> list[Well]:
-    """List the wells of an experiment in the order of plates and addresses."""
-    places = lay_out(knobs)
-    defects = draw_defects(knobs, experiment, len(places))
-    library = [c for c in draw_conditions(knobs) if c.kind == "knockout"]
-    wells = []
-    for place, defect in zip(places, defects, strict=True):
-        conditions = place.content.conditions
-        if defect == "four_perturbations":
-            rng = generator(knobs.seed, "four", experiment, place.plate, place.address)
-            conditions = tuple(library[i] for i in rng.choice(len(library), 4, replace=False))
-        well_id = f"{experiment}/{place.plate}/{place.address}"
-        wells.append(Well(well_id, place, conditions, defect))
-    return wells
+# Part of the cells that survive the positive control.
+_SURVIVORS = 0.6
+# How far the number of cells of two sites may differ.
+_CROWDING = 0.2
+_NEIGHBOURHOOD = 32
 
 
-def wells_table(
-    wells: Sequence[Well], knobs: SimulateKnobs, screen: str, experiment: str
-) -> pl.DataFrame:
-    """Return the wells as the lab wrote them down: a lost label is not there."""
-    rows = []
-    for well in wells:
-        place = well.place
-        added = well.defect in ("four_perturbations", "missing_label")
-        lost = well.defect == "missing_label"
-        rows.append(
-            {
-                "screen": screen,
-                "experiment": experiment,
-                "plate": place.plate,
-                "well": place.address,
-                "row": place.row,
-                "column": place.column,
-                "cell_type": knobs.cell_type,
-                "role": "perturbation" if added else place.content.role,
-                "treatments": [] if lost else [c.treatment() for c in well.conditions],
-                "layout": place.layout,
-                "well_id": well.well_id,
-            }
+class Experiment:
+    """One day at the simulated microscope: renders any site of any well.
+
+    Parameters
+    ----------
+    knobs : SimulateKnobs
+        Sizes and strengths.
+    name : str
+        Name of the experiment; its batch effect follows from it.
+    """
+
+    def __init__(self, knobs: SimulateKnobs, name: str) -> None:
+        self._knobs, self._name = knobs, name
+        self.wells = lay_out(knobs, build_world(knobs))
+        self.defects = draw_defects(self.wells, knobs, name)
+        rng = generator(knobs.seed, "batch", name)
+        self._microscope = draw_microscope(
+            rng, len(CHANNELS), knobs.batch_effect, knobs.photons
         )
-    return pl.DataFrame(
-        rows, schema={name: dtype for name, (dtype, _) in WELLS.columns.items()}
-    )
+        shift_A = _shape_noise(generator(knobs.seed, "cell type", knobs.cell_type))
+        self._shift_A = shift_A + knobs.experiment_spread * _shape_noise(rng)
+        self._border_A = _shape_noise(generator(knobs.seed, "border"))
+        self._slope_A = _shape_noise(generator(knobs.seed, "slope"))
+
+    def phenotype(self, number: int) -> Phenotype:
+        """Return what the cells of a well look like on average, shape (n_axes,)."""
+        knobs, well = self._knobs, self.wells[number]
+        rng = generator(knobs.seed, "well", self._name, well.plate, well.row, well.column)
+        z_A = self._shift_A + knobs.well_spread * rng.standard_normal(len(AXES))
+        rows, columns = plate_size(sum(one.plate == well.plate for one in self.wells))
+        at_border = well.row in (1, rows) or well.column in (1, columns)
+        across = 2.0 * (well.column - 1) / max(columns - 1, 1) - 1.0
+        place_A = at_border * self._border_A + across * self._slope_A
+        applied_A = sum((one.phenotype_A for one in well.conditions), np.zeros(len(AXES)))
+        return z_A + knobs.position_effect * place_A + applied_A
+
+    def sites(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield the image (C, H, W) of every site, in the order of :meth:`images_table`."""
+        for number in range(len(self.wells)):
+            for site in range(1, self._knobs.sites + 1):
+                yield self._image(number, site)
+
+    def _image(self, number: int, site: int) -> NDArray[np.uint8]:
+        knobs, well, defect = self._knobs, self.wells[number], self.defects[number]
+        rng = generator(knobs.seed, "site", self._name, well.plate, well.row, well.column, site)
+        z_A = self.phenotype(number)
+        crowd = rng.uniform(1.0 - _CROWDING, 1.0 + _CROWDING)
+        crowd *= _SURVIVORS if well.role == "positive_control" else 1.0
+        n_cells = knobs.cells * crowd * (knobs.image_size / _NEIGHBOURHOOD) ** 2
+        light_CHW = render_cells(
+            dying(z_A) if defect == "dead" else z_A,
+            max(round(n_cells), 1),
+            knobs.image_size,
+            rng,
+            cell_spread=knobs.cell_spread,
+        )
+        image_CHW = expose(light_CHW, self._site_microscope(rng), rng)
+        return digitize(spoil(image_CHW, defect, rng))
+
+    def _site_microscope(self, rng: np.random.Generator) -> Microscope:
+        return vary(self._microscope, self._knobs.site_effect * self._knobs.batch_effect, rng)
+
+    def images_table(self, well_ids: Sequence[str]) -> pl.DataFrame:
+        """Return the images format: one row a site."""
+        size = self._knobs.image_size
+        rows: list[dict[str, object]] = []
+        for well_id, defect in zip(well_ids, self.defects, strict=True):
+            for site in range(1, self._knobs.sites + 1):
+                rows.append(
+                    {
+                        "image_id": f"{well_id}/{site}",
+                        "well_id": well_id,
+                        "site": site,
+                        "height": size,
+                        "width": size,
+                        "channels": len(CHANNELS) - (defect == "missing_channel"),
+                        "index": len(rows),
+                        "uri": None,
+                    }
+                )
+        return pl.DataFrame(rows, schema=IMAGES.empty().schema)
+
+    def truth_table(self, well_ids: Sequence[str]) -> pl.DataFrame:
+        """Return the truth format: one row a well and treatment."""
+        rows = []
+        for well_id, well, defect in zip(well_ids, self.wells, self.defects, strict=True):
+            nothing = {"status": "control", "effect": 0.0}
+            for told in [_told(well, one) for one in well.conditions] or [nothing]:
+                rows.append({"well_id": well_id, "defect": defect, **told})
+        return pl.DataFrame(rows, schema=TRUTH.empty().schema)
 
 
-def images_table(wells: Sequence[Well], knobs: SimulateKnobs) -> pl.DataFrame:
-    """Return one row a site, in the order of the pixels."""
-    rows = [
-        {
-            "image_id": f"{well.well_id}/{site}",
-            "well_id": well.well_id,
-            "site": site,
-            "height": knobs.image_size,
-            "width": knobs.image_size,
-            "channels": len(CHANNELS) - (well.defect == "missing_channel"),
-            "index": number * knobs.sites + site - 1,
-            "uri": None,
-        }
-        for number, well in enumerate(wells)
-        for site in range(1, knobs.sites + 1)
-    ]
-    return pl.DataFrame(
-        rows, schema={name: dtype for name, (dtype, _) in IMAGES.columns.items()}
-    )
+def _told(well: Well, condition: Condition) -> dict[str, object]:
+    return {
+        "perturbation": condition.perturbation,
+        "kind": condition.kind,
+        "gene": condition.gene,
+        "group": condition.group,
+        "concentration_um": condition.concentration_um,
+        "status": condition.status if well.labelled else "unknown",
+        "effect": condition.effect,
+    }
 
 
-def truth_table(wells: Sequence[Well]) -> pl.DataFrame:
-    """Return what was planted: one row a well and condition."""
-    rows = []
-    for well in wells:
-        for one in well.conditions or (None,):
-            status = (
-                "unknown"
-                if well.defect == "missing_label"
-                else one.status
-                if one
-                else "control"
-            )
-            rows.append(
-                {
-                    "well_id": well.well_id,
-                    "defect": well.defect,
-                    "perturbation": one.perturbation if one else None,
-                    "kind": one.kind if one else None,
-                    "gene": one.gene if one else None,
-                    "group": one.group if one else None,
-                    "concentration_um": one.concentration_um if one else None,
-                    "status": status,
-                    "effect": float(np.linalg.norm(one.phenotype_A)) if one else 0.0,
-                }
-            )
-    return pl.DataFrame(
-        rows, schema={name: dtype for name, (dtype, _) in TRUTH.columns.items()}
-    )
-
-
-def render_sites(
-    wells: Sequence[Well], knobs: SimulateKnobs, experiment: str
-) -> Iterator[NDArray[np.uint8]]:
-    """Draw the sites of all wells, one (channels, height, width) array after another."""
-    rng = generator(knobs.seed, "microscope", experiment)
-    microscope = draw_microscope(rng, len(CHANNELS), knobs.batch_effect, knobs.photons)
-    shift_A = knobs.batch_shift * rng.standard_normal(len(AXES))
-    shift_A += 0.5 * generator(knobs.seed, "cell type", knobs.cell_type).standard_normal(
-        len(AXES)
-    )
-    n_rows = max(well.place.row for well in wells)
-    edge_A = np.zeros(len(AXES))
-    edge_A[: len(SHAPE_AXES)] = generator(knobs.seed, "position").standard_normal(
-        len(SHAPE_AXES)
-    )
-    for well in wells:
-        rng = generator(knobs.seed, "well", experiment, well.well_id)
-        border = border_distance(well.place, n_rows)
-        z_A = shift_A + knobs.position_effect * (border - 0.5) * edge_A
-        z_A = z_A + sum(c.phenotype_A for c in well.conditions)
-        z_A = z_A + knobs.well_spread * rng.standard_normal(len(AXES))
-        for _ in range(knobs.sites):
-            yield _site(z_A, well.defect, _waver(microscope, rng), border, knobs, rng)
-
-
-def _site(
-    z_A: NDArray[np.float64],
-    defect: str,
-    microscope: Microscope,
-    border: float,
-    knobs: SimulateKnobs,
-    rng: np.random.Generator,
-) -> NDArray[np.uint8]:
-    area = (knobs.image_size / 96) ** 2
-    n_cells = int(
-        rng.integers(*knobs.cells_per_site) * area * (1 - 0.3 * knobs.position_effect * border)
-    )
-    fault = FAULTS.get(defect)
-    if fault is not None:
-        z_A, n_cells = fault.cells(z_A, n_cells)
-        microscope = fault.microscope(microscope)
-    light_CHW = render_cells(
-        z_A, max(n_cells, 1), knobs.image_size, rng, cell_spread=knobs.cell_spread
-    )
-    if fault is not None:
-        light_CHW = fault.light(light_CHW, rng)
-    site_CHW = digitize(expose(light_CHW, microscope, rng))
-    return fault.record(site_CHW, rng) if fault is not None else site_CHW
-
-
-def _waver(microscope: Microscope, rng: np.random.Generator) -> Microscope:
-    """Return the microscope as it is at one well: focus and light are never quite the same."""
-    return microscope._replace(
-        blur_C=microscope.blur_C * np.exp(0.2 * rng.standard_normal()),
-        tilt_2=microscope.tilt_2 + 0.1 * rng.standard_normal(2),
-        gain_C=microscope.gain_C * np.exp(0.15 * rng.standard_normal(len(microscope.gain_C))),
-        photons=float(microscope.photons * np.exp(0.3 * rng.standard_normal())),
-    )
+def _shape_noise(rng: np.random.Generator) -> Phenotype:
+    """Return a random shift of the traits of shape, none of brightness."""
+    shift_A = np.zeros(len(AXES))
+    shift_A[: len(SHAPE_AXES)] = rng.standard_normal(len(SHAPE_AXES))
+    return shift_A
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run from the rule ``screen_simulate``."""
+    """Run the step from the command line."""
     files, knobs = parse_step(
         SimulateKnobs,
         outputs=["wells", "images", "pixels", "truth"],
@@ -195,20 +154,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    wells = place_wells(knobs, files.experiment)
-    size = knobs.image_size
+    experiment = Experiment(knobs, files.experiment)
+    wells = wells_table(experiment.wells, knobs, files.screen, files.experiment)
+    well_ids = wells["well_id"].to_list()
+    images = experiment.images_table(well_ids)
     write_pixels(
         files.pixels,
-        render_sites(wells, knobs, files.experiment),
-        shape=(len(wells) * knobs.sites, len(CHANNELS), size, size),
+        experiment.sites(),
+        shape=(images.height, len(CHANNELS), knobs.image_size, knobs.image_size),
         channels=CHANNELS,
         dtype="uint8",
         stamp=files.stamp,
     )
-    write_images(files.images, images_table(wells, knobs), files.stamp)
-    write_table(files.truth, truth_table(wells), TRUTH, files.stamp)
-    table = wells_table(wells, knobs, files.screen, files.experiment)
-    write_wells(files.wells, table, files.stamp)
+    write_images(files.images, images, files.stamp)
+    write_table(files.truth, experiment.truth_table(well_ids), TRUTH, files.stamp)
+    write_wells(files.wells, wells, files.stamp)
+    print(f"{files.experiment}: {wells.height} wells, {images.height} sites")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from phenopipe.errors import UserError
 from phenopipe.screen.cells import AXES, CHANNELS, SHAPE_AXES
 from phenopipe.screen.config import WorldKnobs
 from phenopipe.seeds import generator
@@ -20,15 +21,6 @@ from phenopipe.seeds import generator
 
 Phenotype = NDArray[np.float64]
 
-# Olfactory receptors: real genes that cells in culture hardly ever express.
-UNEXPRESSED = (
-    "OR1A1 OR1A2 OR1B1 OR1C1 OR1D2 OR1D4 OR1D5 OR1E1 OR1E2 OR1F1 OR1G1 OR1I1 OR1J1 OR1J2 "
-    "OR1J4 OR1K1 OR1L1 OR1L3 OR1L4 OR1L6 OR1L8 OR1M1 OR1N1 OR1N2 OR1Q1 OR1S1 OR1S2 OR2A1 "
-    "OR2A12 OR2A14 OR2A2 OR2A25 OR2A4 OR2A42 OR2A5 OR2A7 OR2AE1 OR2AG1 OR2AG2 OR2AJ1 OR2AK2 "
-    "OR2AP1 OR2AT4 OR2B11 OR2B2 OR2B3 OR2B6 OR2C1 OR2C3 OR2D2 OR2D3 OR2F1 OR2F2 OR2G2 OR2G3 "
-    "OR2G6 OR2H1 OR2H2 OR2J1 OR2J2 OR2J3 OR2K2 OR2L13 OR2L2 OR2L3 OR2L5 OR2L8 OR2M2 OR2M3 "
-    "OR2M4 OR2M5 OR2M7 OR2S2 OR2T1 OR2T10 OR2T11 OR2T12 OR2T2 OR2T27 OR2T29"
-).split()
 ARMS = tuple(f"chr{number}{arm}" for number in range(1, 13) for arm in "pq")
 POSITIVE_CONTROL = "PLK1"
 NEGATIVE_CONTROLS = 4
@@ -129,15 +121,24 @@ def build_world(knobs: WorldKnobs) -> World:
     )
 
 
+def unexpressed_genes() -> tuple[str, ...]:
+    """Return olfactory receptors: real genes that cells in culture hardly ever express."""
+    return tuple(row["gene"] for row in _package_rows("unexpressed.tsv"))
+
+
 def anax_groups() -> dict[str, tuple[str, ...]]:
     """Return the genes of each Anax group (paper Table 7), as far as they are readable."""
-    text = files("phenopipe.screen").joinpath("anax.tsv").read_text(encoding="utf-8")
     groups: dict[str, list[str]] = {}
-    for row in csv.DictReader(text.splitlines(), delimiter="\t"):
+    for row in _package_rows("anax.tsv"):
         known = groups.setdefault(row["group"], [])
         if row["gene"] not in known:
             known.append(row["gene"])
     return {group: tuple(genes) for group, genes in groups.items()}
+
+
+def _package_rows(name: str) -> list[dict[str, str]]:
+    text = files("phenopipe.screen").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
 def _grouped_genes(knobs: WorldKnobs, biased: tuple[str, ...]) -> tuple[Gene, ...]:
@@ -146,7 +147,7 @@ def _grouped_genes(knobs: WorldKnobs, biased: tuple[str, ...]) -> tuple[Gene, ..
     large = [group for group, genes in known.items() if len(genes) >= knobs.genes_per_group]
     wanted = knobs.active_groups + knobs.silent_groups
     if wanted > len(large):
-        raise ValueError(
+        raise UserError(
             f"active_groups + silent_groups: found {wanted}, wanted at most {len(large)} "
             f"groups of {knobs.genes_per_group} genes"
         )
@@ -209,11 +210,9 @@ def _direction(knobs: WorldKnobs, name: str, n_axes: int) -> Phenotype:
 
 
 def _biased_arms(knobs: WorldKnobs) -> tuple[str, ...]:
-    if knobs.biased_arms * knobs.genes_per_arm > len(UNEXPRESSED):
-        raise ValueError(
-            f"biased_arms x genes_per_arm: found {knobs.biased_arms * knobs.genes_per_arm}, "
-            f"wanted at most {len(UNEXPRESSED)}"
-        )
+    wanted, known = knobs.biased_arms * knobs.genes_per_arm, len(unexpressed_genes())
+    if wanted > known:
+        raise UserError(f"biased_arms x genes_per_arm: found {wanted}, wanted at most {known}")
     order = generator(knobs.seed, "arms").permutation(ARMS)
     return tuple(order[: knobs.biased_arms].tolist())
 
@@ -230,7 +229,7 @@ def _unexpressed_genes(knobs: WorldKnobs, biased: tuple[str, ...]) -> tuple[Gene
     for number, arm in enumerate(biased):
         phenotype_A = knobs.arm_effect * _direction(knobs, f"arm {arm}", knobs.axes_per_group)
         first = number * knobs.genes_per_arm
-        for symbol in UNEXPRESSED[first : first + knobs.genes_per_arm]:
+        for symbol in unexpressed_genes()[first : first + knobs.genes_per_arm]:
             genes.append(Gene(symbol, None, arm, _SILENT, "arm", phenotype_A))
     return tuple(genes)
 
