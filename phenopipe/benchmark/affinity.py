@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from phenopipe.benchmark.aggregate import GENETIC, aggregate_wells
+from phenopipe.benchmark.aggregate import GENETIC
 from phenopipe.benchmark.config import CompoundsKnobs
-from phenopipe.benchmark.treated import Treated, unit_rows
+from phenopipe.benchmark.treated import unit_rows
 from phenopipe.errors import UserError
 
 # Nanomolar: a compound acts on the genes that it binds at least this tightly.
@@ -50,26 +50,25 @@ class Similarities:
 
 
 def compound_gene_similarities(
-    treated: Treated, truth: pl.DataFrame, knobs: CompoundsKnobs
+    table: pl.DataFrame, truth: pl.DataFrame, knobs: CompoundsKnobs
 ) -> Similarities:
     """Compare compound doses with knockouts, or with other compounds of the same target.
 
     Parameters
     ----------
-    treated : Treated
-        Wells with the origin at the controls.
+    table : DataFrame
+        The map format, with compound doses and, where they stand for genes, knockouts.
     truth : DataFrame
-        ``treatment, gene_symbol, nM_value``; names genes, and compounds that stand for
-        them where there are no knockouts.
+        ``treatment, gene_symbol, nM_value``; names the compounds that stand for genes
+        where there are no knockouts.
     knobs : CompoundsKnobs
         The step's settings.
 
     Raises
     ------
     UserError
-        If the screen has no compounds, or no knockouts where they are asked for.
+        If the map has no compounds, or no knockouts where they are asked for.
     """
-    table = aggregate_wells(treated, aggregation=knobs.aggregation)
     doses = table.filter(pl.col("kind") == "compound")
     if knobs.concentrations:
         doses = doses.filter(pl.col("concentration_um").is_in(knobs.concentrations))
@@ -112,6 +111,8 @@ def _against_compounds(
 
     Notes
     -----
+    A mean of many compounds is nearer to everything than that of a few, and an active gene
+    has two compounds at least: judge against permuted compounds, not against random scores.
     At each concentration, the directions of a gene's compounds are summed once; leaving
     the asked compound out is a subtraction: u·(S - u) = u·S - 1 and
     |S - u|² = |S|² - 2 u·S + 1.
@@ -134,3 +135,13 @@ def _against_compounds(
         length_RG = np.sqrt(np.where(known_RG, square_RG, 1.0))
         cosine_RG[at] = np.where(known_RG, (dot_RG - acts_RG) / length_RG, np.nan)
     return genes, cosine_RG
+
+
+def shuffle_compounds(table: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+    """Deal the names of compounds among them; each keeps all its doses together."""
+    is_compound = pl.col("kind") == "compound"
+    names = table.filter(is_compound)["entity"].unique().sort()
+    dealt = dict(zip(names, rng.permutation(names.to_numpy()).tolist(), strict=True))
+    entity = pl.col("entity").replace(dealt)
+    shuffled = pl.when(is_compound).then(entity).otherwise("entity")
+    return table.with_columns(entity=shuffled)

@@ -12,7 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from phenopipe.benchmark.affinity import ACTIVE_NM, Similarities, compound_gene_similarities
+from phenopipe.benchmark.affinity import (
+    ACTIVE_NM,
+    Similarities,
+    compound_gene_similarities,
+    shuffle_compounds,
+)
+from phenopipe.benchmark.aggregate import aggregate_wells
 from phenopipe.benchmark.config import CompoundsKnobs
 from phenopipe.benchmark.treated import Floats, read_treated
 from phenopipe.errors import UserError
@@ -175,14 +181,14 @@ def average_precision(score_KN: Floats, n_active: int) -> NDArray[np.float64]:
 
 
 def score_compounds(
-    found: Similarities, truth: pl.DataFrame, knobs: CompoundsKnobs
+    table: pl.DataFrame, truth: pl.DataFrame, knobs: CompoundsKnobs
 ) -> list[dict[str, Any]]:
     """Rows of results: mean average precision at each concentration and at their maximum.
 
     Parameters
     ----------
-    found : Similarities
-        Similarity of every compound dose to every gene.
+    table : DataFrame
+        The map format: compound doses, and knockouts if they stand for genes.
     truth : DataFrame
         The interactions format.
     knobs : CompoundsKnobs
@@ -191,9 +197,10 @@ def score_compounds(
     Returns
     -------
     list of mapping
-        Metrics ``average_precision_max``, ``average_precision_<dose>um`` and
-        ``average_precision_random`` (uniform scores on the same genes): the mean over
-        seeds of the mean over compounds, with the seeds' 95 % interval; each with
+        Metrics ``average_precision_max``, ``average_precision_<dose>um``,
+        ``average_precision_random`` (uniform scores on the same genes) and
+        ``average_precision_permuted`` (compounds' names shuffled, at the maximum): the mean
+        over seeds of the mean over compounds, with the seeds' 95 % interval; each with
         ``..._sd`` over seeds, which z-scores want. ``genes_missing`` counts genes of the
         truth that cannot be judged.
 
@@ -202,17 +209,33 @@ def score_compounds(
     UserError
         If no compound can be asked about.
     """
-    best_CG = found.maximum()
-    questions = ask(best_CG, found.compounds, found.genes, truth)
+    found = compound_gene_similarities(table, truth, knobs)
+    questions = ask(found.maximum(), found.compounds, found.genes, truth)
     if not questions:
         raise UserError(
             f"none of {len(found.compounds)} compounds has an active gene and"
             f" {MIN_NEGATIVES} others among {len(found.genes)} genes"
         )
-    # Axis 0: the maximum, each concentration, the random baseline.
-    similarity_KCG = np.concatenate([best_CG[None], found.similarity_KCG])
+    mean_SK, counts_K = _mean_precisions(found, questions, knobs)
+    doses = ["unknown" if np.isnan(d) else f"{d:g}um" for d in found.concentrations]
+    rows = []
+    for at, name in enumerate(["max", *doses, "random"]):
+        if counts_K[at] >= (knobs.min_compounds if name in doses else 1):
+            rows += _rows_of_metric(name, mean_SK[:, at], counts_K[at])
+    rows += _rows_of_metric("permuted", _permuted(table, truth, knobs), len(questions))
+    missing = sorted(set(truth["gene_symbol"].drop_nulls()) - found.judged_genes())
+    print(f"genes of the truth that cannot be judged ({len(missing)}): {', '.join(missing)}")
+    rows.append({"metric": "genes_missing", "value": len(missing), "n": len(found.genes)})
+    return [{"source": "interactions", "seed": knobs.seed, **row} for row in rows]
+
+
+def _mean_precisions(
+    found: Similarities, questions: list[Question], knobs: CompoundsKnobs
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Mean over compounds for each seed: maximum, each concentration, random scores."""
+    similarity_KCG = np.concatenate([found.maximum()[None], found.similarity_KCG])
     mean_SK = np.empty((knobs.seeds, len(similarity_KCG) + 1))
-    counts_K = np.zeros(len(similarity_KCG) + 1, dtype=np.int64)
+    counts_K = np.zeros(mean_SK.shape[1], dtype=np.int64)
     for seed in range(knobs.seeds):
         rng = generator(knobs.seed, "compounds", "random", seed)
         precision_QK = np.empty((len(questions), mean_SK.shape[1]))
@@ -224,18 +247,26 @@ def score_compounds(
         counts_K = asked_QK.sum(axis=0)
         total_K = np.where(asked_QK, precision_QK, 0.0).sum(axis=0)
         mean_SK[seed] = total_K / np.maximum(counts_K, 1)
-    names = ["max", *(f"{dose:g}um" for dose in found.concentrations), "random"]
-    rows = []
-    for at, name in enumerate(names):
-        if counts_K[at] >= (knobs.min_compounds if name.endswith("um") else 1):
-            rows += _rows_of_metric(f"average_precision_{name}", mean_SK[:, at], counts_K[at])
-    missing = sorted(set(truth["gene_symbol"].drop_nulls()) - found.judged_genes())
-    print(f"genes of the truth that cannot be judged ({len(missing)}): {', '.join(missing)}")
-    rows.append({"metric": "genes_missing", "value": len(missing), "n": len(found.genes)})
-    return [{"source": "interactions", "seed": knobs.seed, **row} for row in rows]
+    return mean_SK, counts_K
+
+
+def _permuted(
+    table: pl.DataFrame, truth: pl.DataFrame, knobs: CompoundsKnobs
+) -> NDArray[np.float64]:
+    """Mean average precision at the maximum, once for each shuffle of the compounds."""
+    means = []
+    for seed in range(knobs.permutations):
+        rng = generator(knobs.seed, "compounds", "permuted", seed)
+        found = compound_gene_similarities(shuffle_compounds(table, rng), truth, knobs)
+        scored = compound_gene_average_precision(
+            found.maximum(), found.compounds, found.genes, truth, seed=seed
+        )
+        means.append(scored["average_precision"].mean())
+    return np.array(means, dtype=np.float64)
 
 
 def _rows_of_metric(name: str, mean_S: NDArray[np.float64], n: int) -> list[dict[str, Any]]:
+    name = f"average_precision_{name}"
     low, high = np.quantile(mean_S, [0.025, 0.975])
     row = {"metric": name, "value": mean_S.mean(), "low": low, "high": high, "n": int(n)}
     if len(mean_S) < 2:
@@ -256,9 +287,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arms = read_table(files.arms, ARMS) if files.arms else None
     treated = read_treated(files.aligned, arms, knobs)
     truth = read_table(files.interactions, INTERACTIONS)
-    found = compound_gene_similarities(treated, truth, knobs)
+    table = aggregate_wells(treated, aggregation=knobs.aggregation)
     results = tidy(
-        score_compounds(found, truth, knobs),
+        score_compounds(table, truth, knobs),
         encoder=files.encoder,
         benchmark=files.benchmark,
         **treated.facts,

@@ -96,6 +96,9 @@ class MagnitudeKnobs(TreatedKnobs):
     """What is measured: each guide or dose, or each gene."""
     controls: Role = "negative_control"
     """Role of the wells from which distance is measured."""
+    held_out_controls: bool = False
+    """Only controls that the alignment was not fitted on: where these are few for the number
+    of features, it draws the fitted ones together, and everything else seems far away."""
     max_controls: PositiveInt = 1000
     """Control wells used at most, drawn at random."""
     min_wells: PositiveInt = 3
@@ -122,5 +125,7 @@ class CompoundsKnobs(TreatedKnobs):
     """Concentrations with fewer compounds get no row of their own; they enter the max."""
     seeds: PositiveInt = 100
     """Draws of other genes (seeds 0, 1, ...)."""
+    permutations: PositiveInt = 20
+    """Shuffles of the compounds' names behind the permuted baseline."""
     seed: int = 0
-    """Seed of the random baseline."""
+    """Seed of the baselines, random and permuted."""

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from phenopipe.benchmark.affinity import compound_gene_similarities
+from phenopipe.benchmark.affinity import compound_gene_similarities, shuffle_compounds
+from phenopipe.benchmark.aggregate import aggregate_wells
 from phenopipe.benchmark.compounds import (
     average_precision,
     compound_gene_average_precision,
@@ -172,23 +173,24 @@ def metrics(rows):
 
 def test_planted_targets_are_found_at_doses_that_act(planted):
     wells, x_WD, truth = planted
-    knobs = CompoundsKnobs(seeds=5)
-    found = compound_gene_similarities(treated_of(wells, x_WD), truth, knobs)
+    knobs = CompoundsKnobs(seeds=5, permutations=3)
+    found = compound_gene_similarities(aggregate_wells(treated_of(wells, x_WD)), truth, knobs)
     assert found.concentrations == [0.1, 1.0, 10.0]
-    value = metrics(score_compounds(found, truth, knobs))
+    value = metrics(score_compounds(aggregate_wells(treated_of(wells, x_WD)), truth, knobs))
     assert value["average_precision_10um"] > 0.9
     assert value["average_precision_max"] > 0.8
     assert value["average_precision_0.1um"] < 0.35
     assert value["average_precision_random"] < 0.35
+    assert value["average_precision_permuted"] < 0.35
     assert value["average_precision_random_sd"] > 0
     assert value["genes_missing"] == 0
 
 
 def test_means_over_seeds_equal_the_public_function(planted):
     wells, x_WD, truth = planted
-    knobs = CompoundsKnobs(seeds=3)
-    found = compound_gene_similarities(treated_of(wells, x_WD), truth, knobs)
-    value = metrics(score_compounds(found, truth, knobs))
+    knobs = CompoundsKnobs(seeds=3, permutations=1)
+    found = compound_gene_similarities(aggregate_wells(treated_of(wells, x_WD)), truth, knobs)
+    value = metrics(score_compounds(aggregate_wells(treated_of(wells, x_WD)), truth, knobs))
     for name, similarity_CG in (
         ("max", found.maximum()), ("1um", found.similarity_KCG[1])
     ):  # fmt: skip
@@ -204,11 +206,11 @@ def test_means_over_seeds_equal_the_public_function(planted):
 
 def test_concentrations_can_be_chosen_and_rare_ones_get_no_row(planted):
     wells, x_WD, truth = planted
-    treated = treated_of(wells, x_WD)
+    treated = aggregate_wells(treated_of(wells, x_WD))
     some = CompoundsKnobs(concentrations=(0.1, 1.0), seeds=2)
     assert compound_gene_similarities(treated, truth, some).concentrations == [0.1, 1.0]
-    found = compound_gene_similarities(treated, truth, CompoundsKnobs())
-    value = metrics(score_compounds(found, truth, CompoundsKnobs(seeds=2, min_compounds=31)))
+    rare = CompoundsKnobs(seeds=2, min_compounds=31, permutations=1)
+    value = metrics(score_compounds(treated, truth, rare))
     assert "average_precision_1um" not in value and "average_precision_max" in value
 
 
@@ -222,7 +224,7 @@ def test_other_compounds_stand_for_a_gene_without_the_one_that_is_asked():
     truth = truth_of(*((c, g, 1.0) for c, g in pairs), ("c5", "A", 5_000.0))
     treated = treated_of(wells, x_WD)
     knobs = CompoundsKnobs(genes_from="other_compounds")
-    found = compound_gene_similarities(treated, truth, knobs)
+    found = compound_gene_similarities(aggregate_wells(treated), truth, knobs)
     assert found.genes == ["A", "B", "SOLE"]
     unit = treated.x_WD[:12] / np.linalg.norm(treated.x_WD[:12], axis=1, keepdims=True)
     for c, compound in enumerate(found.compounds):
@@ -241,10 +243,10 @@ def test_screen_without_knockouts_or_compounds_is_told():
     x_WD = np.eye(2)
     only_compound = treated_of(wells_of([[treatment("c", "compound", dose=1.0)], []]), x_WD)
     with pytest.raises(UserError, match="no knockouts among the wells"):
-        compound_gene_similarities(only_compound, truth_of(), CompoundsKnobs())
+        compound_gene_similarities(aggregate_wells(only_compound), truth_of(), CompoundsKnobs())
     only_gene = treated_of(wells_of([*knockouts(["A"], 1, 1), []]), x_WD)
     with pytest.raises(UserError, match="no compound dose"):
-        compound_gene_similarities(only_gene, truth_of(), CompoundsKnobs())
+        compound_gene_similarities(aggregate_wells(only_gene), truth_of(), CompoundsKnobs())
 
 
 def test_step_reports_missing_genes(tmp_path, planted, capsys):
@@ -258,6 +260,7 @@ def test_step_reports_missing_genes(tmp_path, planted, capsys):
             *files,
             f"--compounds={tmp_path}/c.parquet",
             "--seeds=2",
+            "--permutations=2",
             "--benchmark=b",
             "--encoder=e",
         ]
@@ -265,3 +268,15 @@ def test_step_reports_missing_genes(tmp_path, planted, capsys):
     results = read_table(tmp_path / "c.parquet", RESULTS)
     assert dict(results.select("metric", "value").rows())["genes_missing"] == 1
     assert "(1): NOT_KNOCKED_OUT" in capsys.readouterr().out
+
+
+def test_shuffled_compounds_keep_their_doses_together(planted):
+    wells, x_WD, _ = planted
+    table = aggregate_wells(treated_of(wells, x_WD))
+    shuffled = shuffle_compounds(table, np.random.default_rng(0))
+    assert sorted(shuffled["entity"]) == sorted(table["entity"])
+    moved = table.with_columns(new=shuffled["entity"])
+    assert moved.group_by("entity").agg(pl.col("new").n_unique())["new"].to_list() == [1] * 60
+    genes = moved.filter(pl.col("kind") == "knockout")
+    assert (genes["entity"] == genes["new"]).all()
+    assert (moved["entity"] != moved["new"]).sum() > 80

@@ -113,6 +113,20 @@ def test_choice_of_controls_is_repeatable(screen):
     assert not other.equals(first)
 
 
+def test_controls_can_be_those_that_no_fit_saw(screen):
+    wells, x_WD = screen
+    control_W = (wells["role"] == "negative_control").to_numpy()
+    fitted_W = control_W & (np.cumsum(control_W) > 10)
+    # An alignment that shrinks what it was fitted on makes everything else seem far.
+    x_WD = np.where(fitted_W[:, None], 0.01 * x_WD, x_WD)
+    treated = treated_of(wells.with_columns(fitted=pl.Series(fitted_W)), x_WD)
+    unmoved = pl.col("gene") == "B"
+    naive = magnitudes(treated, MagnitudeKnobs()).filter(unmoved)
+    assert (naive["p_value"] < 0.05).all()
+    honest = magnitudes(treated, MagnitudeKnobs(held_out_controls=True)).filter(unmoved)
+    assert (honest["p_value"] > 0.05).all()
+
+
 def test_no_condition_or_no_control_is_told(screen):
     with pytest.raises(UserError, match="none of 5 conditions has 9 wells"):
         magnitudes(treated_of(*screen), MagnitudeKnobs(min_wells=9))
