@@ -18,10 +18,8 @@ class ImagesKnobs(Knobs):
     """Value from which a pixel is saturated; none: the largest of the pixels' type."""
     nucleus_threshold: Share = 0.3
     """Where a nucleus begins, as a part of the brightness of the plate's control nuclei."""
-    dead_area: PositiveFloat = 0.6
-    """A dead cell's nucleus has less than this part of a control nucleus' area, and"""
-    dead_light: PositiveFloat = 1.5
-    """more than this multiple of its brightness."""
+    dead_condensation: PositiveFloat = 3.0
+    """A dead cell's nucleus is brighter than a control nucleus, and for its size by this."""
 
 
 class ProfilesKnobs(Knobs):
@@ -43,7 +41,7 @@ class WellsKnobs(Knobs):
     """Share of dead cells that a well may have more than controls."""
     max_saturation: Share = 0.02
     """Share of saturated pixels that a channel may have."""
-    max_artefact: PositiveFloat = 4.0
+    max_artefact: PositiveFloat = 5.0
     """Robust deviations by which the brightest spot of a field may stick out of the plate."""
     min_foreground: Share = 0.01
     """Share of pixels, mean over channels, that cells must cover."""

@@ -19,7 +19,7 @@ from phenopipe.knobs import parse_step, run_step
 from phenopipe.qc.artefacts import brightest_squares
 from phenopipe.qc.channels import channel_metrics
 from phenopipe.qc.config import ImagesKnobs
-from phenopipe.qc.nuclei import SPECK, Objects, find_objects, is_condensed, usual_nucleus
+from phenopipe.qc.nuclei import SPECK, Objects, condensation, find_objects, usual_nucleus
 from phenopipe.qc.robust import REFERENCE_ROLES, plate_medians
 
 DNA_WORDS = ("dna", "nucle", "hoechst", "dapi", "draq")
@@ -209,14 +209,16 @@ def _count_nuclei(objects: Objects, sites: Sites, knobs: ImagesKnobs) -> dict[st
         usual = usual_nucleus(objects.of(controls_M if controls_M.any() else here_M))
         area_M[here_M], light_M[here_M] = usual
     nucleus_M = objects.area_M > SPECK * area_M
-    dead_M = nucleus_M & is_condensed(
-        objects, (area_M, light_M), area=knobs.dead_area, light=knobs.dead_light
+    # A nucleus that the border cuts looks small without being so.
+    whole_M = nucleus_M & objects.is_whole_M
+    dead_M = whole_M & (condensation(objects, area_M, light_M) > knobs.dead_condensation)
+    count_N, whole_N, dead_N = (
+        np.bincount(objects.site_M[chosen_M], minlength=n_sites)
+        for chosen_M in (nucleus_M, whole_M, dead_M)
     )
-    count_N = np.bincount(objects.site_M[nucleus_M], minlength=n_sites)
-    dead_N = np.bincount(objects.site_M[dead_M], minlength=n_sites)
     return {
         "objects": count_N.astype(np.float64),
-        "dead_cells": dead_N / np.maximum(count_N, 1),
+        "dead_cells": dead_N / np.maximum(whole_N, 1),
     }
 
 

@@ -25,16 +25,24 @@ class Objects(NamedTuple):
     area_M : float array of shape (n_objects,)
         Pixels brighter than half of the object's brightest.
     light_M : float array of shape (n_objects,)
-        That brightest one, above the site's background.
+        Mean brightness of these, above the site's background.
+    is_whole_M : bool array of shape (n_objects,)
+        The object does not touch the border of the field.
     """
 
     site_M: NDArray[np.int64]
     area_M: NDArray[np.float64]
     light_M: NDArray[np.float64]
+    is_whole_M: NDArray[np.bool_]
 
     def of(self, chosen_M: NDArray[np.bool_]) -> "Objects":
         """Return the chosen objects."""
-        return Objects(self.site_M[chosen_M], self.area_M[chosen_M], self.light_M[chosen_M])
+        return Objects(
+            self.site_M[chosen_M],
+            self.area_M[chosen_M],
+            self.light_M[chosen_M],
+            self.is_whole_M[chosen_M],
+        )
 
 
 def find_objects(
@@ -51,58 +59,59 @@ def find_objects(
     background_N, threshold_N : float arrays of shape (n_sites,)
         Brightness without cells, and how far above it objects begin.
     """
-    smooth_NHW = gaussian_filter(x_NHW.astype(np.float32), sigma=(0, 1, 1))
-    above_NHW = smooth_NHW - background_N.astype(np.float32)[:, None, None]
-    mask_NHW = above_NHW > threshold_N.astype(np.float32)[:, None, None]
+    height, width = x_NHW.shape[1:]
+    above_NHW = x_NHW.astype(np.float32) - background_N.astype(np.float32)[:, None, None]
+    smooth_NHW = gaussian_filter(above_NHW, sigma=(0, 1, 1))
+    mask_NHW = smooth_NHW > threshold_N.astype(np.float32)[:, None, None]
     label_NHW, count = label(mask_NHW, structure=_IN_PLANE)
     inside_P = np.flatnonzero(mask_NHW)
-    label_P, above_P = label_NHW.ravel()[inside_P] - 1, above_NHW.ravel()[inside_P]
-    light_M = np.zeros(count)
-    np.maximum.at(light_M, label_P, above_P)
+    label_P, smooth_P = label_NHW.ravel()[inside_P] - 1, smooth_NHW.ravel()[inside_P]
+    peak_M = np.zeros(count)
+    np.maximum.at(peak_M, label_P, smooth_P)
     # Half of its own maximum: a bright nucleus' halo would make it look large.
-    core_P = above_P > light_M[label_P] / 2
+    core_P = smooth_P > peak_M[label_P] / 2
     area_M = np.bincount(label_P[core_P], minlength=count).astype(np.float64)
+    light_P = above_NHW.ravel()[inside_P[core_P]]
+    light_M = np.bincount(label_P[core_P], light_P, minlength=count) / area_M
     # All pixels of an object lie in one site, so any of them tells which.
     site_M = np.zeros(count, dtype=np.int64)
-    site_M[label_P] = inside_P // (x_NHW.shape[1] * x_NHW.shape[2])
-    return Objects(site_M, area_M, light_M)
+    site_M[label_P] = inside_P // (height * width)
+    row_P, column_P = inside_P // width % height, inside_P % width
+    on_border_P = np.isin(row_P, (0, height - 1)) | np.isin(column_P, (0, width - 1))
+    is_whole_M = np.ones(count, dtype=bool)
+    is_whole_M[label_P[on_border_P]] = False
+    return Objects(site_M, area_M, light_M, is_whole_M)
 
 
 def usual_nucleus(objects: Objects) -> tuple[float, float]:
-    """Area and brightness of the nucleus that holds the median pixel of all objects.
+    """Area and brightness of the nucleus that holds the median pixel of whole objects.
 
     Notes
     -----
     Weighing by area keeps a swarm of specks from deciding what a nucleus is.
     """
-    if objects.area_M.size == 0:
+    whole = objects.of(objects.is_whole_M)
+    if whole.area_M.size == 0:
         return np.nan, np.nan
     usual = []
-    for values_M in (objects.area_M, objects.light_M):
+    for values_M in (whole.area_M, whole.light_M):
         order_M = np.argsort(values_M, kind="stable")
-        share_M = np.cumsum(objects.area_M[order_M])
+        share_M = np.cumsum(whole.area_M[order_M])
         usual.append(float(values_M[order_M][np.searchsorted(share_M, share_M[-1] / 2)]))
     return usual[0], usual[1]
 
 
-def is_condensed(
-    objects: Objects,
-    usual: tuple[NDArray[np.floating], NDArray[np.floating]],
-    *,
-    area: float,
-    light: float,
-) -> NDArray[np.bool_]:
-    """Whether each object is smaller and brighter than usual: the nucleus of a dead cell.
+def condensation(
+    objects: Objects, usual_area_M: NDArray[np.floating], usual_light_M: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """How much brighter for its size each nucleus is than a usual one of its plate.
 
-    Parameters
-    ----------
-    objects : Objects
-        Nuclei.
-    usual : pair of float arrays of shape (n_objects,)
-        Area and brightness of a usual nucleus of each object's plate.
-    area, light : float
-        A dead cell's nucleus is below ``area`` and above ``light`` times the usual.
+    Returns
+    -------
+    float array of shape (n_objects,)
+        Brightness over area, both relative to the usual nucleus: 1 for that, 3 and more
+        for the shrunken bright nucleus of a dead cell. 0 where a nucleus is no brighter
+        than usual, for a small one may just be small.
     """
-    usual_area_M, usual_light_M = usual
-    small_M = objects.area_M < area * usual_area_M
-    return np.asarray(small_M & (objects.light_M > light * usual_light_M))
+    light_M = objects.light_M / usual_light_M
+    return np.where(light_M > 1.0, light_M * usual_area_M / objects.area_M, 0.0)

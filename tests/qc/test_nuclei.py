@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from phenopipe.qc.nuclei import Objects, find_objects, is_condensed, usual_nucleus
+from phenopipe.qc.nuclei import Objects, condensation, find_objects, usual_nucleus
 
 
 def test_objects_are_found_with_area_and_light():
@@ -20,14 +21,27 @@ def test_no_object_is_found_in_an_empty_field():
     assert np.isnan(usual_nucleus(objects)).all()
 
 
+def objects_of(area, light, whole=True):
+    n = len(area)
+    return Objects(
+        np.zeros(n, int), np.array(area, float), np.array(light, float), np.full(n, whole)
+    )
+
+
 def test_specks_do_not_decide_what_a_nucleus_is():
-    area = np.array([2.0] * 90 + [80.0] * 10)
-    light = np.array([10.0] * 90 + [50.0] * 10)
-    assert usual_nucleus(Objects(np.zeros(100, int), area, light)) == (80.0, 50.0)
+    objects = objects_of([2] * 90 + [80] * 10, [10] * 90 + [50] * 10)
+    assert usual_nucleus(objects) == (80.0, 50.0)
+
+
+def test_a_nucleus_at_the_border_is_not_whole():
+    field = np.zeros((1, 40, 40), np.uint8)
+    field[0, 0:8, 5:15] = field[0, 20:30, 20:30] = 100
+    objects = find_objects(field, np.zeros(1), np.full(1, 30.0))
+    assert objects.is_whole_M.tolist() == [False, True]
+    assert usual_nucleus(objects)[0] == pytest.approx(100, abs=6)
 
 
 def test_a_dead_nucleus_is_both_small_and_bright():
-    objects = Objects(np.zeros(4, int), np.array([40, 40, 100, 100]), np.array([9, 20, 20, 9]))
-    usual = (np.full(4, 100.0), np.full(4, 10.0))
-    found = is_condensed(objects, usual, area=0.6, light=1.5)
-    assert found.tolist() == [False, True, False, False]
+    objects = objects_of([40, 40, 100, 100, 200], [9, 20, 20, 10.1, 40])
+    found = condensation(objects, np.full(5, 100.0), np.full(5, 10.0))
+    np.testing.assert_allclose(found, [0, 5, 2, 1.01, 2])
