@@ -174,6 +174,8 @@ class WorkflowConfig(BaseModel):
             own["kind"] = one.kind
         if "channel_agnostic" in fields:
             own["channel_agnostic"] = one.kind == "ca_mae"
+        if "checkpoints" in fields:
+            own.setdefault("checkpoints", f"results/pretrain/{name}/checkpoints")
         return f"encoders.{name}", own
 
     def experiments(self, name: str) -> Mapping[str, Settings]:

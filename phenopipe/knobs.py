@@ -33,7 +33,9 @@ class Knobs(BaseModel):
         for name, value in self.model_dump(mode="json").items():
             if value is None and type(self).model_fields[name].default is None:
                 continue
-            flags += [_flag(name), value if isinstance(value, str) else json.dumps(value)]
+            # One word a knob, so that an empty text or a leading dash stays its value.
+            text = value if isinstance(value, str) else json.dumps(value)
+            flags.append(f"{_flag(name)}={text}")
         return flags
 
 
