@@ -14,7 +14,9 @@ CATEGORIES = (
     "#7f8a96", "#7a9a3b",
 )  # fmt: skip
 SEQUENCE = ("#e8eef2", "#a9c8dc", "#5f9cc4", "#2f6f9f", "#173f63")
-WIDTH = 620
+FONT = (
+    'system-ui, -apple-system, "Segoe UI", Inter, Roboto, "Helvetica Neue", Arial, sans-serif'
+)
 # Altair's own limit; a chart that reaches it should have been aggregated.
 MAX_ROWS = 5000
 
@@ -24,7 +26,6 @@ def theme(*, dark: bool) -> dict[str, Any]:
     ink, soft, rim = (
         ("#e4e7eb", "#9aa4b0", "#323941") if dark else ("#22272e", "#68717d", "#e2dfd8")
     )
-    font = 'system-ui, -apple-system, "Segoe UI", Inter, Roboto, "Helvetica Neue", Arial, sans-serif'
     axis = {
         "labelColor": soft, "titleColor": soft, "gridColor": rim, "domainColor": rim,
         "tickColor": rim, "labelFontSize": 11, "titleFontSize": 12, "titleFontWeight": 400,
@@ -32,7 +33,7 @@ def theme(*, dark: bool) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "background": "transparent",
-        "font": font,
+        "font": FONT,
         "view": {"stroke": None},
         "axis": axis,
         "axisX": {"grid": False},
@@ -41,9 +42,13 @@ def theme(*, dark: bool) -> dict[str, Any]:
             "titleFontSize": 12, "titleFontWeight": 400, "symbolStrokeWidth": 2,
             "gradientLength": 120,
         },
-        "header": {"labelColor": ink, "titleColor": soft, "labelFontSize": 12.5, "titleFontSize": 12},
+        "header": {
+            "labelColor": ink, "titleColor": soft, "labelFontSize": 12.5, "titleFontSize": 12,
+        },
         "title": {"color": ink, "fontSize": 13, "fontWeight": 600, "anchor": "start"},
-        "range": {"category": list(CATEGORIES), "ramp": list(SEQUENCE), "heatmap": list(SEQUENCE)},
+        "range": {
+            "category": list(CATEGORIES), "ramp": list(SEQUENCE), "heatmap": list(SEQUENCE),
+        },
         "bar": {"color": CATEGORIES[0]},
         "line": {"strokeWidth": 2},
         "point": {"filled": True, "size": 46},

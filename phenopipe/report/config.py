@@ -18,7 +18,7 @@ class PageKnobs(Knobs):
     """Width of a shown site."""
     sample_wells: int = Field(default=1200, ge=10, le=4000)
     """Wells drawn as points in each scatter of embeddings, out of all."""
-    neighbours: PositiveInt = 6
+    near: PositiveInt = 6
     """Nearest, and most opposed, names kept for each row of a map."""
     map_rows: PositiveInt = 6000
     """Rows of a map that can be searched; further ones are left out, and counted."""
@@ -33,21 +33,24 @@ class PageKnobs(Knobs):
 class TruthKnobs(Knobs):
     """Knobs of the comparison with what the simulator planted."""
 
-    trained: str | None = None
+    trained: str = "mae"
     """Encoder trained in this run, whose best block must beat the untrained one's."""
-    untrained: str | None = None
-    """The same architecture before training."""
-    pixels: str | None = None
+    untrained: str = "untrained"
+    """Encoder of random weights."""
+    pixels: str = "pixels"
     """Encoder of per-channel pixel statistics: what needs no encoder at all."""
-    aligned: tuple[str, ...] = ()
-    """Encoders whose alignment, arm correction and map are judged; all when empty."""
+    encoders: tuple[str, ...] = ()
+    """Encoders whose alignment, arm correction and map are judged; when empty the trained
+    one, or all where there is none of that name."""
     levels: tuple[float, ...] = (0.01, 0.05)
     """Levels at which planted noise must not be called more often than by chance."""
     tails: tuple[float, float] = (0.05, 0.95)
     """Ranks in the null under and over which a planted pair counts as recalled."""
     folds: int = Field(default=5, ge=2)
-    """Folds of the classifiers that try to tell experiments, or gene groups, apart."""
+    """Folds of the classifiers that try to tell experiments apart."""
+    max_wells: PositiveInt = 1500
+    """Wells that a classifier sees at most, as many from each experiment."""
     bootstraps: PositiveInt = 2000
     """Resamples behind each interval."""
     seed: int = 0
-    """Seed of folds and resamples."""
+    """Seed of folds, samples and resamples."""

@@ -21,6 +21,14 @@ class Prose:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """A heading within a section."""
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
 class Facts:
     """Headline numbers: (number, what it counts)."""
 
@@ -100,14 +108,15 @@ class Code:
     kind: ClassVar[str] = "code"
 
 
-Piece = Prose | Facts | Figure | Table | Pictures | Drawing | Search | Fold | Code
+Piece = Prose | Heading | Facts | Figure | Table | Pictures | Drawing | Search | Fold | Code
 
 
 @dataclass(frozen=True)
 class Section:
     """One part of the page; ``name`` is its anchor, a stage's name where it has one.
 
-    A section without pieces shows ``absent``, which says what the run did without.
+    A section without pieces shows ``absent``, which says what the run did without;
+    ``answer`` is the question's answer in one line, for the overview.
     """
 
     name: str
@@ -116,6 +125,7 @@ class Section:
     pieces: Sequence[Piece]
     source: str = ""
     absent: str = "Not part of this run."
+    answer: str = ""
 
 
 def tell(value: object, digits: int = 3) -> str:
@@ -128,8 +138,10 @@ def tell(value: object, digits: int = 3) -> str:
     """
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"
-    if isinstance(value, bool | str):
-        return {True: "yes", False: "no"}.get(value, str(value))  # type: ignore[call-overload,no-any-return]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
     if isinstance(value, int | np.integer):
         return f"{int(value):,}"
     number = float(value)  # type: ignore[arg-type]

@@ -63,17 +63,17 @@ def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
 def chart_library() -> str:
     """Return the JavaScript that draws all charts; it goes into the page once."""
     version = ".".join(alt.VEGALITE_VERSION.split(".")[:2])
-    bundle = vl_convert.javascript_bundle(vl_version=version)
+    bundle = vl_convert.javascript_bundle(vl_version=version)  # type: ignore[call-arg]
     return str(bundle).replace("</script", "<\\/script")
 
 
 def script_json(content: object) -> str:
-    """Write JSON that can stand between script tags, its numbers rounded.
+    r"""Write JSON that can stand between script tags, its numbers rounded.
 
     Examples
     --------
     >>> script_json({"a": 0.123456789, "b": "</script>"})
-    '{"a":0.12346,"b":"<\\\\/script>"}'
+    '{"a":0.12346,"b":"<\\/script>"}'
     """
     text = json.dumps(_rounded(content), separators=(",", ":"), ensure_ascii=False)
     return text.replace("</", "<\\/").replace("<!--", "<\\!--")

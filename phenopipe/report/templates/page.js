@@ -1,5 +1,4 @@
-// Draws the charts as they come into view, in the reader's colour scheme, marks the place in
-// the contents, and answers searches on the map. Nothing is ever fetched.
+// Draws the charts in the reader's colour scheme, marks the place in the contents, and answers searches on the map. Nothing is ever fetched.
 (() => {
   "use strict";
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -11,22 +10,23 @@
     drawn.add(place);
     const config = dark.matches ? themes.dark : themes.light;
     const options = { config, actions: false, renderer: "svg", tooltip: { theme: dark.matches ? "dark" : "light" } };
-    vegaEmbed(place, read(place.dataset.spec), options).catch((error) => {
+    return vegaEmbed(place, read(place.dataset.spec), options).catch((error) => {
       place.textContent = "This chart could not be drawn: " + error.message;
     });
   };
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) {
-      if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
+  // One after another, so that the page answers while it draws; folded charts when opened.
+  const inOrder = async (places) => {
+    for (const place of places) {
+      await draw(place);
+      await new Promise((next) => setTimeout(next, 0));
     }
-  }, { rootMargin: "900px" });
-  document.querySelectorAll(".chart").forEach((place) => watcher.observe(place));
-  document.querySelectorAll("details").forEach((fold) =>
-    fold.addEventListener("toggle", () => fold.querySelectorAll(".chart").forEach(draw)));
-  dark.addEventListener("change", () => drawn.forEach(draw));
-  window.addEventListener("beforeprint", () => document.querySelectorAll(".chart").forEach((place) => {
-    if (!drawn.has(place)) draw(place);
-  }));
+  };
+  const charts = [...document.querySelectorAll(".chart")];
+  inOrder(charts.filter((place) => !place.closest("details")));
+  document.querySelectorAll("details").forEach((fold) => fold.addEventListener("toggle", () =>
+    inOrder([...fold.querySelectorAll(".chart")].filter((place) => !drawn.has(place)))));
+  dark.addEventListener("change", () => inOrder([...drawn]));
+  window.addEventListener("beforeprint", () => inOrder(charts.filter((place) => !drawn.has(place))));
 
   const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
   const sections = [...document.querySelectorAll("section")];

@@ -1,0 +1,72 @@
+"""Section map: the nearest and the most opposed genes and compounds, to be searched."""
+
+from typing import Any
+
+import polars as pl
+
+from phenopipe.report.pieces import Piece, Search, Section, tell
+
+
+def near_of_map(neighbours: pl.DataFrame, *, a_row: int, max_rows: int) -> dict[str, Any]:
+    """Lay out neighbours for the page's search: names once, then pairs (number, cosine).
+
+    Parameters
+    ----------
+    neighbours : DataFrame
+        The neighbours format.
+    a_row : int
+        Nearest, and most opposed, names kept for each row.
+    max_rows : int
+        Rows kept; further ones, in the order of their names, are left out.
+
+    Returns
+    -------
+    dict
+        ``names``, ``near`` (for each name the list of its neighbours; null for names that
+        only occur as neighbours) and ``left_out``, the number of rows not kept.
+    """
+    labelled = neighbours.filter(pl.col("rank").abs() <= a_row).with_columns(
+        row=_label("entity", "concentration_um", "kind"),
+        other=_label("neighbour", "neighbour_concentration_um", "neighbour_kind"),
+    )
+    rows = sorted(labelled["row"].unique())
+    kept = labelled.filter(pl.col("row").is_in(rows[:max_rows]))
+    names = rows[:max_rows] + sorted(set(kept["other"]) - set(rows[:max_rows]))
+    number = {name: at for at, name in enumerate(names)}
+    near: list[list[list[float]] | None] = [None] * len(names)
+    ordered = kept.sort("row", pl.col("rank") < 0, pl.col("rank").abs())
+    for (row,), part in ordered.group_by("row", maintain_order=True):
+        pairs = zip(part["other"], part["cosine"], strict=True)
+        near[number[str(row)]] = [[number[o], round(c, 3)] for o, c in pairs if o in number]
+    return {"names": names, "near": near, "left_out": max(0, len(rows) - max_rows)}
+
+
+def map_section(maps: dict[str, dict[str, Any]]) -> Section:
+    """Let the reader search each encoder's map."""
+    pieces: list[Piece] = []
+    answer = ""
+    if maps:
+        first = next(iter(maps.values()))
+        left_out = max(one["left_out"] for one in maps.values())
+        caption = (
+            "Cosine similarity of aggregated embeddings, the mean of the negative controls as "
+            "the origin. A compound is listed with its concentration."
+        )
+        if left_out:
+            caption += f" {tell(left_out)} rows of the map are not listed here."
+        n_rows = sum(one is not None for one in first["near"])
+        pieces = [Search(maps, caption, first["names"][0])]
+        answer = f"{tell(n_rows)} genes and compounds on the map, each with its neighbours"
+    return Section(
+        "map",
+        "Neighbours on the map",
+        "Which genes and compounds act alike, and which act opposed?",
+        pieces,
+        "results/benchmark",
+        answer=answer,
+    )
+
+
+def _label(entity: str, concentration: str, kind: str) -> pl.Expr:
+    dose = pl.format("{} {} µM", entity, concentration)
+    return pl.when(pl.col(kind) == "compound").then(pl.coalesce(dose, entity)).otherwise(entity)
