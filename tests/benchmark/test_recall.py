@@ -7,17 +7,14 @@ from hypothesis import strategies as st
 from phenopipe.benchmark import nulls
 from phenopipe.benchmark.config import PUBLISHED_SEEDS, RecallKnobs
 from phenopipe.benchmark.pairs import clean_pairs, read_pairs
-from phenopipe.benchmark.recall import (
-    main,
-    name_sources,
-    recall_of_sources,
-    relationship_recall,
-)
+from phenopipe.benchmark.recall import main, name_sources, relationship_recall
+from phenopipe.benchmark.sources import find_known, resample_genes, score_sources
 from phenopipe.errors import UserError
 from phenopipe.formats.benchmarks import RECALL_PAIRS
 from phenopipe.formats.maps import MAP
 from phenopipe.formats.results import RESULTS
 from phenopipe.formats.tables import read_table, write_table
+from phenopipe.seeds import generator
 
 SEED_PAIR = (478163327, 107420369)
 
@@ -223,7 +220,7 @@ def test_step_equals_the_public_function(planted):
         schema=["entity1", "entity2"],
         orient="row",
     )
-    rows, _ = recall_of_sources(table, {"chain": pairs}, RecallKnobs(permutations=1))
+    rows, _ = score_sources(table, {"chain": pairs}, RecallKnobs(permutations=1))
     value = {row["metric"]: row["value"] for row in rows}
     x_GD = table["embedding"].to_numpy()
     for null in ("all_pairs", "sampled"):
@@ -232,10 +229,33 @@ def test_step_equals_the_public_function(planted):
     assert value["recall_sampled_0.05_0.95_sd"] == pytest.approx(alone["recall"].std())
 
 
+def test_resampled_genes_bring_their_pairs_along():
+    rng = np.random.default_rng(0)
+    unit_GD = unit(rng.normal(size=(6, 3)))
+    genes = np.array(list("abcdef"))
+    pairs = pairs_of(("a", "b"), ("a", "c"), ("d", "e"))
+    knobs = RecallKnobs(bootstraps=40, permutations=1)
+    known = find_known("hub", unit_GD, genes, pairs, knobs)
+    found_PT = np.array([[1.0, 0.5], [0.0, 0.5], [1.0, 0.0]])
+    ends_2T = resample_genes(known, found_PT, 6, knobs)
+    rng = generator(knobs.seed, "recall", "bootstrap", "hub")
+    recalls = []
+    for _ in range(40):
+        drawn = genes[rng.integers(6, size=6)]
+        # Every copy of one gene meets every copy of the other.
+        copies = [
+            found_PT[at]
+            for at, (one, other) in enumerate(known.names.rows())
+            for _ in range((drawn == one).sum() * (drawn == other).sum())
+        ]
+        recalls.append(np.mean(copies, axis=0) if copies else [np.nan] * 2)
+    assert ends_2T == pytest.approx(np.nanquantile(recalls, [0.025, 0.975], axis=0))
+
+
 def test_step_names_the_source_without_pairs(planted):
     table, _ = planted
     with pytest.raises(UserError, match="source CORUM: none of 1 pairs"):
-        recall_of_sources(table, {"CORUM": pairs_of(("x", "y"))}, RecallKnobs())
+        score_sources(table, {"CORUM": pairs_of(("x", "y"))}, RecallKnobs())
 
 
 def test_thresholds_out_of_order_are_refused():
