@@ -40,7 +40,7 @@ def planted_statuses(truth: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
     -------
     DataFrame
         The keys and ``status``: active, arm or inactive. Genes on biased arms are neither
-        active nor noise; controls and lost labels have no row.
+        active nor noise; weak doses, controls and lost labels have no row.
     """
     known = truth.filter(pl.col("status").is_in(["active", "arm", "inactive"]))
     known = known.filter(pl.col(keys[1]).is_not_null())

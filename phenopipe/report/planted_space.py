@@ -165,7 +165,8 @@ def arm_rows(
     weights_BG = np.vstack([np.ones(len(arm_G)), drawn_BG])
     before_B = _arm_bias(before_GD[seen_G], arm_G, weights_BG)
     after_B = _arm_bias(after_GD[seen_G], arm_G, weights_BG)
-    removed_B = 1 - np.abs(after_B) / before_B
+    there_B = before_B > 0
+    removed_B = 1 - np.abs(after_B) / np.where(there_B, before_B, np.nan)
     shared = {"encoder": encoder, "source": "unexpressed genes", "n": len(arm_G)}
     found = {
         "arm_bias_before": before_B,

@@ -1,5 +1,6 @@
 """From sections to one HTML text that opens offline: styles, script and charts inside it."""
 
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -60,6 +61,7 @@ def render_page(title: str, lead: str, sections: Sequence[Section]) -> str:
     )
 
 
+@functools.cache
 def chart_library() -> str:
     """Return the JavaScript that draws all charts; it goes into the page once."""
     version = ".".join(alt.VEGALITE_VERSION.split(".")[:2])

@@ -31,12 +31,21 @@ def channel_colours(channels: Sequence[str]) -> NDArray[np.float64]:
     """Colour of each channel, of shape (n_channels, 3), from 0 to 1; a single one is white."""
     if len(channels) == 1:
         return np.ones((1, 3))
-    chosen = []
+    chosen: dict[str, tuple[float, ...]] = {}
+    # Known names choose first, so that no other channel takes a familiar colour away.
     for name in channels:
-        known = [rgb for word, rgb in BY_NAME.items() if word in name.lower()]
-        free = [rgb for rgb in (*known, *WHEEL) if rgb not in chosen]
-        chosen.append((free or list(WHEEL))[0])
-    return np.array(chosen)
+        rgb = _habit(name)
+        if rgb is not None and rgb not in chosen.values():
+            chosen[name] = rgb
+    for name in channels:
+        free = [rgb for rgb in WHEEL if rgb not in chosen.values()]
+        chosen.setdefault(name, (free or list(WHEEL))[0])
+    return np.array([chosen[name] for name in channels])
+
+
+def _habit(name: str) -> tuple[float, ...] | None:
+    """Colour that a channel of this name usually has."""
+    return next((rgb for word, rgb in BY_NAME.items() if word in name.lower()), None)
 
 
 def contrast(
