@@ -3,18 +3,20 @@
 import timm.layers
 import torch
 
-# Below about this many tokens three plain products beat the fused kernel on processors:
-# its backward pass is slow there. On GPUs the fused one always wins.
+# Below about this many tokens three plain products beat the fused kernel's slow backward
+# pass on processors in bfloat16; in float32 and on GPUs the fused one wins.
 FUSED_FROM_TOKENS = 700
 
 
-def choose_attention(n_tokens: int) -> None:
+def choose_attention(n_tokens: int, *, bfloat16: bool) -> None:
     """Let timm's models that are built from here on use plain or fused attention.
 
     Parameters
     ----------
     n_tokens : int
         Longest sequence of tokens.
+    bfloat16 : bool
+        Whether the model computes in bfloat16.
     """
-    fused = torch.cuda.is_available() or n_tokens >= FUSED_FROM_TOKENS
-    timm.layers.set_fused_attn(fused)
+    plain = bfloat16 and n_tokens < FUSED_FROM_TOKENS and not torch.cuda.is_available()
+    timm.layers.set_fused_attn(not plain)

@@ -93,7 +93,7 @@ def train_mae(
         extras=noise,
     )
     torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
-    choose_attention(n_patches)
+    choose_attention(n_patches, bfloat16=knobs.precision == "bfloat16")
     model = build_autoencoder(knobs, n_channels)
     training = Training(model, stream, autoencoder_loss, knobs, states, name)
     history = training.run()
