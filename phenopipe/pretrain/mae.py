@@ -134,7 +134,7 @@ def describe_encoder(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the step."""
+    """Run from the rule ``pretrain_mae``."""
     files, knobs = parse_step(
         MaeKnobs,
         inputs=["manifest", "images*", "pixels*"],
@@ -145,8 +145,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     wells = read_table(files.manifest, MANIFEST)
     sites = find_sites(files.images, files.pixels, wells, knobs.crop)
-    print_ = training_fingerprint(files.stamp)
-    states = States(Path(knobs.checkpoints) / f"{files.encoder}-{print_}")
+    mark = training_fingerprint(files.stamp)
+    states = States(Path(knobs.checkpoints) / f"{files.encoder}-{mark}")
     (trained_on,) = files.stamp["inputs"]["manifest"]
     trained = train_mae(sites, knobs, states, name=files.encoder, trained_on=trained_on)
     write_table(files.history, trained.history, HISTORY, files.stamp)
