@@ -174,9 +174,23 @@ class WorkflowConfig(BaseModel):
             own["kind"] = one.kind
         if "channel_agnostic" in fields:
             own["channel_agnostic"] = one.kind == "ca_mae"
+        if "channels" in fields and one.kind != "imported":
+            own.setdefault("channels", self._channels(name))
         if "checkpoints" in fields:
             own.setdefault("checkpoints", f"results/pretrain/{name}/checkpoints")
         return f"encoders.{name}", own
+
+    def _channels(self, encoder: str) -> list[str]:
+        """Channels of the first screen on which an encoder is used."""
+        uses = [one.screen for one in self.probes.values() if encoder in one.encoders]
+        uses += [one.screen for one in self.benchmarks.values() if encoder in one.encoders]
+        for manifest in self.manifests.values():
+            uses += list(manifest.screens) if encoder in manifest.judges else []
+        for one in (self.screens[name] for name in uses if name in self.screens):
+            channels = one.settings.get("channels")
+            if one.source == "simulated" or channels:
+                return list(channels or screen.CHANNELS)
+        return []
 
     def experiments(self, name: str) -> Mapping[str, Settings]:
         """Experiments of a screen and what each sets for itself."""

@@ -59,6 +59,8 @@ class Encoder(Entry):
     """Manifest that it learns from (mae, ca_mae)."""
     screen: str | None = None
     """Screen whose labels it learns (classifier)."""
+    weights: str | None = None
+    """File of weights (timm), or folder of an encoder (imported)."""
     of: str | None = None
     """Encoder that is cut (trimmed)."""
     task: str | None = None

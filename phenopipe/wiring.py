@@ -121,10 +121,8 @@ class Wiring:
         return [self.find(path) for path in self.config.benchmarks[benchmark].pairs.values()]
 
     def weights(self, encoder: str) -> list[str]:
-        """The file of weights of an encoder that is not trained here."""
-        knobs = self.config.encoders[encoder].settings
-        given = knobs.get("weights")
-        return self.optional(given) if given and ":" not in given else []
+        """The weights of an encoder that is not trained here."""
+        return self.optional(self.config.encoders[encoder].weights)
 
     @functools.cached_property
     def runs(self) -> dict[str, list[Names]]:

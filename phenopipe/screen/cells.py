@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from phenopipe.screen.config import CHANNELS
+
 # Legend of the shape suffixes: A axes, K cells, C channels, H rows, W columns, U and V the
 # rows and columns of the window that one cell is drawn in.
 
 Array = NDArray[np.float32]
 
-CHANNELS = ("dna", "er", "actin", "rna", "mitochondria", "golgi")
 
 # What a phenotype can change about a cell. One unit is a clear change to a trained eye.
 SHAPE_AXES = (

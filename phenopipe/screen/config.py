@@ -192,6 +192,10 @@ class InteractionColumns(Knobs):
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+CHANNELS = ("dna", "er", "actin", "rna", "mitochondria", "golgi")
+"""Channels of a simulated screen, in order."""
+
+
 class WorldKnobs(Knobs):
     """The biology of a simulated screen: every experiment of the screen shares it."""
 

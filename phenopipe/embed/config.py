@@ -1,0 +1,56 @@
+"""Knobs of the embed stage."""
+
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from phenopipe.knobs import Knobs
+
+# As large as the masked autoencoder of the embedded demo, so that the two compare.
+SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
+
+
+class PrepareKnobs(Knobs):
+    """An encoder that is not trained here."""
+
+    kind: Literal["timm", "imported", "pixels"] = "timm"
+    """timm: any timm model, with random weights or weights from a file or package.
+    imported: a folder that another run of the workflow wrote. pixels: statistics of each
+    channel's pixels, a baseline without any model."""
+    architecture: str = "vit_tiny_patch16_224"
+    """Name of the model in timm."""
+    model_args: dict[str, Any] = Field(default=SMALL_VIT)
+    """Arguments that change the architecture; crop and channels come by themselves."""
+    channels: tuple[str, ...] = ()
+    """Names of the channels in order; those of its screen when left out."""
+    crop: PositiveInt = 64
+    """Side of a crop, pixels (paper: 256)."""
+    pooling: Literal["mean", "class"] = "class"
+    """How tokens become an embedding: class token (paper, MAE apart) or mean of patches."""
+    normalization: Literal["self_standardize", "none"] = "self_standardize"
+    """What is done to each channel of a crop first."""
+    package: str | None = None
+    """Installed Python package that carries a file of weights (extra ``pretrained``)."""
+    match: Literal["name", "order"] = "name"
+    """How a file's tensors find their place in timm's model: by name, or by order and shape."""
+    license: str | None = None
+    """Licence of the weights, for the model card."""
+    seed: int = 0
+    """Seed of random weights."""
+
+
+class WellsKnobs(Knobs):
+    """How wells are embedded."""
+
+    batch: PositiveInt = 128
+    """Crops in one pass; memory grows with it and with nothing else."""
+    leave_out_ring: bool = False
+    """Leave the outer ring of a site's crops out (paper: 36 of 64)."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Numbers in the store."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the model."""
+
+
+class ProfilesKnobs(Knobs):
+    """Features that came with the screen; nothing to set."""

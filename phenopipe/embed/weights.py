@@ -1,0 +1,119 @@
+"""Weights from elsewhere, made to fit: names, number of channels, positions."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import adapt_input_conv
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from phenopipe.errors import UserError
+
+State = dict[str, Tensor]
+
+
+def find_in_package(package: str) -> Path:
+    """Find the one file of weights that an installed package carries.
+
+    Raises
+    ------
+    UserError
+        If the package is not installed or does not hold exactly one such file.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"package {package!r} is not installed, wanted extra 'pretrained' of phenopipe"
+        )
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    found = sorted(p for p in folder.rglob("*") if p.suffix in (".pth", ".pt", ".safetensors"))
+    if len(found) != 1:
+        raise UserError(f"package {package!r} holds {len(found)} files of weights, wanted one")
+    return found[0]
+
+
+def read_weights(path: Path) -> State:
+    """Read tensors from a safetensors file or a torch file, never running code from it.
+
+    Raises
+    ------
+    UserError
+        If the file is neither, or holds more than tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{path}: no readable weights ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # the unpickler refuses in its own ways
+        raise UserError(
+            f"{path}: refused, holds more than tensors ({type(error).__name__})"
+        ) from None
+    for key in ("state_dict", "model"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def named_as_timm(state: State, architecture: str, where: Path) -> State:
+    """Give tensors timm's names by their order, where every shape agrees.
+
+    Raises
+    ------
+    UserError
+        If the number of tensors or a shape differs from timm's whole model.
+    """
+    with torch.device("meta"):
+        wanted = timm.create_model(architecture).state_dict()
+    if len(wanted) != len(state):
+        raise UserError(
+            f"{where}: {len(state)} tensors, wanted the {len(wanted)} of {architecture}"
+        )
+    named = {}
+    for (name, like), (found, value) in zip(wanted.items(), state.items(), strict=True):
+        if like.shape != value.shape:
+            raise UserError(
+                f"{where}: tensor {found!r} has shape {tuple(value.shape)}, "
+                f"wanted {tuple(like.shape)} of {name!r}"
+            )
+        named[name] = value
+    return named
+
+
+def fit_weights(model: nn.Module, state: State, where: Path) -> None:
+    """Load weights into a model of another number of channels, crop size or no head.
+
+    First convolutions are repeated over channels and rescaled, as timm does; positions
+    of vision transformers are interpolated; tensors of a head that the model lacks go.
+
+    Raises
+    ------
+    UserError
+        If a tensor that the model needs is absent or of another shape.
+    """
+    model_any: Any = model
+    first = model_any.default_cfg.get("first_conv")
+    names = [first] if isinstance(first, str) else list(first or ())
+    for name in names:
+        key = f"{name}.weight"
+        if key in state:
+            in_chans = model.state_dict()[key].shape[1]
+            state = {**state, key: adapt_input_conv(in_chans, state[key])}
+    if isinstance(model, VisionTransformer):
+        state = checkpoint_filter_fn(state, model, interpolation="bicubic", antialias=True)
+    wanted = model.state_dict()
+    for name, like in wanted.items():
+        if name not in state:
+            raise UserError(f"{where}: no tensor {name!r}, wanted by the model")
+        if state[name].shape != like.shape:
+            raise UserError(
+                f"{where}: tensor {name!r} has shape {tuple(state[name].shape)}, "
+                f"wanted {tuple(like.shape)}"
+            )
+    model.load_state_dict({name: state[name] for name in wanted})
