@@ -229,14 +229,10 @@ def score_technical_pairs(treated: Treated, knobs: ReplicatesKnobs) -> pl.DataFr
             print(f"technical pair {pair}: {both.height} matched wells, left out")
             continue
         label = pl.coalesce("gene", "perturbation") if knobs.label == "gene" else "perturbation"
-        matched_N, null_N = _similarities(
-            unit_rows(treated.x_WD[both["at"].to_numpy()], both["well_id"].to_list()),
-            unit_rows(treated.x_WD[both["at_b"].to_numpy()]),
-            both.select(label).to_series().to_numpy().astype(np.str_),
-            generator(knobs.seed, "replicates", *pair),
+        statistics = _score_pair(
+            treated, both, label, generator(knobs.seed, "replicates", *pair)
         )
-        statistics = _statistics(matched_N, null_N)
-        rows.append((*pair, *statistics, matched_N.mean(), null_N.mean()))
+        rows.append((*pair, *statistics))
     if not rows:
         raise UserError(
             f"none of {len(pairs)} technical pairs has {knobs.min_wells} matched wells"
@@ -246,20 +242,36 @@ def score_technical_pairs(treated: Treated, knobs: ReplicatesKnobs) -> pl.DataFr
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+def _score_pair(
+    treated: Treated, both: pl.DataFrame, label: str | pl.Expr, rng: np.random.Generator
+) -> tuple[float, ...]:
+    """Columns of one technical pair: its statistics, and those of shuffled wells."""
+    unit_a_ND = unit_rows(treated.x_WD[both["at"].to_numpy()], both["well_id"].to_list())
+    unit_b_ND = unit_rows(treated.x_WD[both["at_b"].to_numpy()])
+    label_N = both.select(label).to_series().to_numpy().astype(np.str_)
+    matched_N, null_N = _similarities(unit_a_ND, unit_b_ND, label_N, rng)
+    shuffled_N = np.einsum("nd,nd->n", unit_a_ND, unit_b_ND[rng.permutation(len(label_N))])
+    permuted = _statistics(shuffled_N, null_N)
+    means = float(matched_N.mean()), float(null_N.mean())
+    return (*_statistics(matched_N, null_N), permuted.ks, permuted.cvm, *means)
+
+
 def summarize_pairs(pairs: pl.DataFrame, knobs: ReplicatesKnobs) -> list[dict[str, Any]]:
     """Rows of results: the median of each statistic over technical pairs.
 
     Returns
     -------
     list of mapping
-        Metrics ``ks``, ``cvm`` and ``matched_cosine``; intervals by resampling technical
-        pairs, where there are at least two; ``n`` is the median number of matched wells,
-        on which CVM depends.
+        Metrics ``ks``, ``cvm``, ``ks_permuted``, ``cvm_permuted`` (the second experiment's
+        wells shuffled) and ``matched_cosine``; intervals by resampling technical pairs, where
+        there are at least two; ``n`` is the median number of matched wells, on which CVM
+        depends.
     """
     rng = generator(knobs.seed, "replicates", "bootstrap")
     drawn = rng.integers(pairs.height, size=(knobs.bootstraps, pairs.height))
     rows = []
-    for metric, column in (("ks", "ks"), ("cvm", "cvm"), ("matched_cosine", "matched")):
+    for column in ("ks", "cvm", "ks_permuted", "cvm_permuted", "matched"):
+        metric = "matched_cosine" if column == "matched" else column
         values = pairs[column].to_numpy()
         row = {"source": "technical_pairs", "metric": metric, "value": np.median(values)}
         if pairs.height > 1:

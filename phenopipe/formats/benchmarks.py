@@ -23,6 +23,8 @@ REPLICATE_PAIRS = Schema(
         "ks": (pl.Float64, "Eq. 4"),
         "cvm": (pl.Float64, "Eq. 5"),
         "n": (pl.Int64, "matched pairs of wells, and as many null pairs"),
+        "ks_permuted": (pl.Float64, "Eq. 4 after the second experiment's wells were shuffled"),
+        "cvm_permuted": (pl.Float64, "Eq. 5 after the same"),
         "matched": (pl.Float64, "mean cosine of matched pairs"),
         "null": (pl.Float64, "mean cosine of null pairs"),
     },

@@ -219,6 +219,8 @@ def test_step_writes_medians_and_pairs(tmp_path, screen):
     main(["--aligned", *paths, *out, "--benchmark=genome", "--encoder=mae"])
     results = read_table(tmp_path / "r.parquet", RESULTS)
     pairs = read_table(tmp_path / "p.parquet", REPLICATE_PAIRS)
-    assert results["metric"].to_list() == ["ks", "cvm", "matched_cosine"]
-    assert results["value"].to_list() == [pairs["ks"][0], pairs["cvm"][0], pairs["matched"][0]]
-    assert results["low"].to_list() == [None] * 3
+    columns = ["ks", "cvm", "ks_permuted", "cvm_permuted", "matched"]
+    assert results["metric"].to_list() == [*columns[:-1], "matched_cosine"]
+    assert results["value"].to_list() == list(pairs.select(columns).row(0))
+    assert results["low"].to_list() == [None] * 5
+    assert pairs["ks_permuted"][0] < 0.5 < pairs["ks"][0]
