@@ -37,11 +37,11 @@ class WellsKnobs(Knobs):
     """Off: only wells that cannot be embedded at all are flagged."""
     max_blur: PositiveFloat = 6.0
     """Robust deviations by which both measures of focus may lie below those of controls."""
-    max_dead_cells: Share = 0.3
+    max_dead_cells: Share = 0.4
     """Share of dead cells that a well may have more than controls."""
-    max_saturation: Share = 0.02
+    max_saturation: Share = 0.05
     """Share of saturated pixels that a channel may have."""
-    max_artefact: PositiveFloat = 5.0
+    max_artefact: PositiveFloat = 4.0
     """Robust deviations by which the brightest spot of a field may stick out of the plate."""
     min_foreground: Share = 0.01
     """Share of pixels, mean over channels, that cells must cover."""

@@ -79,13 +79,13 @@ def artefact_score(plates: Plates) -> Float:
     Notes
     -----
     It must be bright compared with the brightest squares of other fields, which a field
-    of few cells is not, and compared with the rest of its own field, which a field of
-    bright cells is not. The larger of two sizes of square counts.
+    of few cells is not, and half as much compared with the rest of its own field, which a
+    field of bright cells is not. The larger of two sizes of square counts.
     """
     scores = [
         np.fmin(
             plates.away_from_all(plates.values(f"peak_{part}")),
-            plates.away_from_all(plates.values(f"rise_{part}")),
+            2.0 * plates.away_from_all(plates.values(f"rise_{part}")),
         )
         for part in PARTS
     ]
