@@ -36,11 +36,10 @@ class VitEncoder(Encoder):
     def embed_patches(self, x_NCHW: Tensor) -> Tensor:
         """Return class token and patch tokens with their positions, before the blocks.
 
-        A crop that is no multiple of the patch loses a margin of less than one patch,
-        half of it at each side.
+        A crop wider than the model's input, such as one of 256 pixels before patches of 14
+        and an input of 252, loses its margin, half of it at each side.
         """
-        assert self.patch is not None
-        side = x_NCHW.shape[-1] - x_NCHW.shape[-1] % self.patch
+        side = (self.model.patch_embed.img_size or x_NCHW.shape[-2:])[0]
         top = (x_NCHW.shape[-1] - side) // 2
         x_NCHW = x_NCHW[..., top : top + side, top : top + side]
         x_NLD = self.model._pos_embed(self.model.patch_embed(x_NCHW))
