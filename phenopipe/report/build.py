@@ -42,7 +42,7 @@ from phenopipe.report.gather import (
 )
 from phenopipe.report.pieces import Section
 from phenopipe.report.scatter import (
-    experiments_told_apart,
+    every_well,
     files_by_encoder,
     held_out_controls,
     principal_plane,
@@ -128,13 +128,15 @@ def wells_sections(
         lambda wells: wells_of_conditions(wells, wanted),
     )
     album = Album(files.images, files.pixels, knobs.thumbnail_pixels)
+    shown, labels = pick_examples(examples, knobs.example_sites)
     n_sites = sum(read_table(p, IMAGES, columns=["well_id"]).height for p in files.images)
     return {
         "screen": screen_section(
             counts,
             applied,
             n_sites,
-            album.pictures(*pick_examples(examples, knobs.example_sites)),
+            album.pictures(shown, labels),
+            album.channels(shown),
         ),
         "qc": qc_section(
             counts,
@@ -189,26 +191,21 @@ def alignments(files: StepFiles, knobs: PageKnobs) -> list[Alignment]:
     found = []
     for (screen, encoder), aligned in after.items():
         stores = before.get((screen, encoder), {})
-        sample = sample_encoder(aligned, stores, n_wells=knobs.sample_wells, seed=knobs.seed)
-        if sample is None:
+        wanted = {
+            "all": (knobs.sample_wells, every_well),
+            "controls": (CONTROLS_FOR_CLASSIFIER, held_out_controls),
+        }
+        samples = sample_encoder(aligned, stores, wanted, seed=knobs.seed)
+        if "all" not in samples:
             continue
-        wells, before_NE, after_ND = sample
-        (plane_before, share_before), (plane_after, share_after) = (
-            principal_plane(before_NE),
-            principal_plane(after_ND),
-        )
-        held = sample_encoder(
-            aligned,
-            stores,
-            n_wells=CONTROLS_FOR_CLASSIFIER,
-            seed=knobs.seed,
-            choose=held_out_controls,
-        )
+        drawn, held = samples["all"], samples.get("controls")
+        plane_before, share_before = principal_plane(drawn.before)
+        plane_after, share_after = principal_plane(drawn.after)
         apart = pl.DataFrame()
         if held is not None:
-            apart = experiments_told_apart(*held, folds=knobs.folds, seed=knobs.seed)
+            apart = held.apart(folds=knobs.folds, seed=knobs.seed)
         shares = (*map(float, share_before), *map(float, share_after))
-        plane = plane_frame(wells, plane_before, plane_after)
+        plane = plane_frame(drawn.wells, plane_before, plane_after)
         found.append(Alignment(screen, encoder, plane, shares, apart))  # type: ignore[arg-type]
     return found
 

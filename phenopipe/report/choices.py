@@ -21,8 +21,14 @@ def pick_examples(listed: pl.DataFrame, wanted: int) -> tuple[pl.DataFrame, list
     if listed.is_empty():
         return listed, []
     turns = ["screen", "role"]
+    # Experiments share layouts: the first wells of each would show the same perturbation.
+    what = pl.when(pl.col("role") == "perturbation").then(
+        pl.col("treatments").list.first().struct.field("perturbation")
+    )
+    new = pl.coalesce(what, "well_id")
     ordered = (
-        listed.with_columns(round=pl.int_range(pl.len()).over("screen", "role", "experiment"))
+        listed.unique(["screen", new], keep="first", maintain_order=True)
+        .with_columns(round=pl.int_range(pl.len()).over("screen", "role", "experiment"))
         .sort("screen", "round", "experiment", "role", maintain_order=True)
         .with_columns(turn=pl.int_range(pl.len()).over(turns))
         .sort("screen", "turn", "role", maintain_order=True)

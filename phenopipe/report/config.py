@@ -10,9 +10,9 @@ class PageKnobs(Knobs):
 
     title: str = "From pixels to a map of biology"
     """Heading of the page."""
-    example_sites: NonNegativeInt = 12
+    example_sites: NonNegativeInt = 14
     """Sites shown of each screen."""
-    flagged_sites: NonNegativeInt = 12
+    flagged_sites: NonNegativeInt = 14
     """Sites shown of the wells that failed qc, the worst of each test first."""
     thumbnail_pixels: int = Field(default=144, ge=16, le=512)
     """Width of a shown site."""

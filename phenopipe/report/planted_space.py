@@ -14,11 +14,7 @@ from phenopipe.formats.aligned import read_aligned
 from phenopipe.formats.wells import conditions
 from phenopipe.report.config import TruthKnobs
 from phenopipe.report.intervals import Row
-from phenopipe.report.scatter import (
-    experiments_told_apart,
-    held_out_controls,
-    sample_encoder,
-)
+from phenopipe.report.scatter import Sample, held_out_controls, sample_encoder
 from phenopipe.report.separability import separability
 from phenopipe.seeds import generator
 
@@ -53,26 +49,36 @@ def alignment_rows(
         fitted, negative controls and planted-inactive ones, within each cell type and
         overall. Gene groups: active wells, each experiment predicted from the others.
     """
-    status = dict(planted.select("well_id", "status").iter_rows())
+    group_of = groups_of_active(planted)
+    inactive = planted.filter(status="inactive")["well_id"].to_list()
+    wanted = {
+        "controls": (knobs.max_wells, held_out_controls),
+        "inactive": (
+            knobs.max_wells,
+            lambda wells: wells.filter(pl.col("well_id").is_in(inactive), ~pl.col("fitted")),
+        ),
+        "active": (
+            knobs.max_wells,
+            lambda wells: wells.filter(pl.col("well_id").is_in(list(group_of))),
+        ),
+    }
+    samples = sample_encoder(aligned, embeddings, wanted, seed=knobs.seed)
     rows: list[Row] = []
+    for what in ("controls", "inactive"):
+        if what in samples:
+            told = samples[what].apart(folds=knobs.folds, seed=knobs.seed)
+            for one in told.iter_rows(named=True):
+                source = f"{what}, {one['cell_type']}"
+                rows.append(_over_chance(f"apart_{one['phase']}", encoder, source, one))
+    if "active" in samples:
+        rows += _group_rows(encoder, samples["active"], group_of, knobs)
+    return rows
 
-    def is_inactive(wells: pl.DataFrame) -> pl.DataFrame:
-        wanted = pl.Series(
-            [status.get(w) == "inactive" for w in wells["well_id"]], dtype=pl.Boolean
-        )
-        return wells.filter(wanted, ~pl.col("fitted"))
 
-    for what, choose in (("controls", held_out_controls), ("inactive", is_inactive)):
-        sample = sample_encoder(
-            aligned, embeddings, n_wells=knobs.max_wells, seed=knobs.seed, choose=choose
-        )
-        if sample is None:
-            continue
-        told = experiments_told_apart(*sample, folds=knobs.folds, seed=knobs.seed)
-        for one in told.iter_rows(named=True):
-            source = f"{what}, {one['cell_type']}"
-            rows.append(_over_chance(f"apart_{one['phase']}", encoder, source, one))
-    return rows + _group_rows(encoder, aligned, embeddings, planted, knobs)
+def groups_of_active(planted: pl.DataFrame) -> dict[str, str]:
+    """Group of every well whose one perturbation is active."""
+    active = planted.filter(status="active").drop_nulls("group")
+    return dict(active.select("well_id", "group").iter_rows())
 
 
 def _over_chance(metric: str, encoder: str, source: str, told: Mapping[str, float]) -> Row:
@@ -89,29 +95,13 @@ def _over_chance(metric: str, encoder: str, source: str, told: Mapping[str, floa
 
 
 def _group_rows(
-    encoder: str,
-    aligned: Mapping[str, Path],
-    embeddings: Mapping[str, Path],
-    planted: pl.DataFrame,
-    knobs: TruthKnobs,
+    encoder: str, sample: Sample, group_of: Mapping[str, str], knobs: TruthKnobs
 ) -> list[Row]:
     """Tell gene groups apart on active wells of experiments that were not seen."""
-    active = planted.filter(pl.col("status") == "active", pl.col("group").is_not_null())
-    group_of = dict(active.select("well_id", "group").iter_rows())
-    sample = sample_encoder(
-        aligned,
-        embeddings,
-        n_wells=knobs.max_wells,
-        seed=knobs.seed,
-        choose=lambda wells: wells.filter(pl.col("well_id").is_in(list(group_of))),
-    )
-    if sample is None:
-        return []
-    wells, before_NE, after_ND = sample
-    label_N = np.array([group_of[well_id] for well_id in wells["well_id"]])
-    experiment_N = wells["experiment"].to_numpy().astype(np.str_)
+    label_N = np.array([group_of[well_id] for well_id in sample.wells["well_id"]])
+    experiment_N = sample.wells["experiment"].to_numpy().astype(np.str_)
     rows = []
-    for phase, x in (("before", before_NE), ("after", after_ND)):
+    for phase, x in (("before", sample.before), ("after", sample.after)):
         rng = generator(knobs.seed, "groups", phase)
         told = separability(x, label_N, rng=rng, group_N=experiment_N)
         if told is not None:

@@ -4,6 +4,7 @@ Shape suffixes: N wells, D features, E features before alignment.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from phenopipe.report.separability import separability
 from phenopipe.seeds import generator
 
 Floats = NDArray[np.floating]
+Chooser = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 def files_by_encoder(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, Path]]:
@@ -29,63 +31,79 @@ def files_by_encoder(paths: Sequence[Path]) -> dict[tuple[str, str], dict[str, P
     return dict(sorted(found.items()))
 
 
-def matched(
-    aligned: Path, embeddings: Path, well_ids: Sequence[str]
-) -> tuple[pl.DataFrame, Floats, Floats]:
-    """Read some wells of one experiment: facts, embeddings before and after alignment."""
-    wells, after_ND = read_aligned(aligned)
-    at_after = {well_id: row for row, well_id in enumerate(wells["well_id"])}
-    at_before = {well_id: row for row, well_id in enumerate(read_well_ids(embeddings))}
-    both = [w for w in well_ids if w in at_after and w in at_before]
-    rows = [at_after[w] for w in both]
-    before_NE = read_block(embeddings)[[at_before[w] for w in both]]
-    return wells[rows], np.asarray(before_NE, dtype=np.float32), after_ND[rows]
+@dataclass(frozen=True)
+class Sample:
+    """Wells, and their embeddings before and after alignment, row by row."""
+
+    wells: pl.DataFrame
+    before: Floats
+    after: Floats
+
+    def apart(self, *, folds: int, seed: int) -> pl.DataFrame:
+        """Tell how well experiments are told apart; see :func:`experiments_told_apart`."""
+        return experiments_told_apart(
+            self.wells, self.before, self.after, folds=folds, seed=seed
+        )
 
 
 def sample_encoder(
     aligned: Mapping[str, Path],
     embeddings: Mapping[str, Path],
+    choose: Mapping[str, tuple[int, Chooser]],
     *,
-    n_wells: int,
     seed: int,
-    choose: Callable[[pl.DataFrame], pl.DataFrame] | None = None,
-) -> tuple[pl.DataFrame, Floats, Floats] | None:
-    """Sample wells of all experiments of one encoder, as many from each.
+) -> dict[str, Sample]:
+    """Draw samples of the wells of one encoder, as many of each experiment.
 
     Parameters
     ----------
     aligned, embeddings : mapping of str to Path
         Files of each experiment.
-    n_wells : int
-        Wells wanted of all experiments together.
+    choose : mapping of str to (int, callable)
+        For each sample, how many wells are wanted of all experiments together, and what
+        keeps the wells of an experiment that may be drawn.
     seed : int
-        Seed of the sample.
-    choose : callable, optional
-        Keeps the wells of an experiment that may be drawn; default all.
+        Seed of the draws.
 
     Returns
     -------
-    tuple or None
-        Wells, embeddings before, embeddings after; None where no experiment has both.
+    dict of str to Sample
+        The samples that hold any well. Each file is read once, and held alone.
     """
     shared = sorted(set(aligned) & set(embeddings))
-    quota = -(-n_wells // max(len(shared), 1))
-    parts = []
+    parts: dict[str, list[Sample]] = {name: [] for name in choose}
     for experiment in shared:
-        wells, _ = read_aligned(aligned[experiment])
-        ids = (choose(wells) if choose else wells)["well_id"].sort().to_list()
-        rng = generator(seed, "scatter", experiment)
-        drawn = rng.permutation(len(ids))[:quota]
-        parts.append(
-            matched(
-                aligned[experiment], embeddings[experiment], [ids[i] for i in sorted(drawn)]
-            )
+        wells, after_WD = read_aligned(aligned[experiment])
+        row_of = {w: row for row, w in enumerate(read_well_ids(embeddings[experiment]))}
+        # Rows in both files, in an order that no file decides.
+        wells = wells.with_row_index("row_after").with_columns(
+            row_before=pl.Series([row_of.get(w) for w in wells["well_id"]], dtype=pl.Int64)
         )
-    if not any(wells.height for wells, _, _ in parts):
-        return None
-    frames = pl.concat([wells for wells, _, _ in parts], how="diagonal_relaxed")
-    before_NE = np.concatenate([before for _, before, _ in parts])
-    return frames, before_NE, np.concatenate([after for _, _, after in parts])
+        wells = wells.drop_nulls("row_before").sort("well_id")
+        before_WE = read_block(embeddings[experiment])
+        for name, (n_wells, keep) in choose.items():
+            kept = keep(wells)
+            drawn = generator(seed, "sample", name, experiment).permutation(kept.height)
+            part = kept[np.sort(drawn[: -(-n_wells // len(shared))])]
+            before_ND = before_WE[part["row_before"].to_numpy()].astype(np.float32)
+            after_ND = after_WD[part["row_after"].to_numpy()]
+            parts[name].append(
+                Sample(part.drop("row_before", "row_after"), before_ND, after_ND)
+            )
+    return {
+        name: Sample(
+            pl.concat([part.wells for part in found], how="diagonal_relaxed"),
+            np.concatenate([part.before for part in found]),
+            np.concatenate([part.after for part in found]),
+        )
+        for name, found in parts.items()
+        if any(part.wells.height for part in found)
+    }
+
+
+def every_well(wells: pl.DataFrame) -> pl.DataFrame:
+    """Keep all wells."""
+    return wells
 
 
 def held_out_controls(wells: pl.DataFrame) -> pl.DataFrame:

@@ -24,7 +24,7 @@ BY_NAME = {
     "mito": (1.0, 0.35, 0.9), "golgi": (0.3, 0.9, 0.95),
 }  # fmt: skip
 WHEEL = tuple(dict.fromkeys(BY_NAME.values()))
-LOW, HIGH = 2.0, 99.8
+LOW, HIGH = 10.0, 99.7
 
 
 def channel_colours(channels: Sequence[str]) -> NDArray[np.float64]:
@@ -63,11 +63,17 @@ def compose(
     high_C: NDArray[np.float64],
     colour_C3: NDArray[np.float64],
 ) -> NDArray[np.uint8]:
-    """Add the channels of one site, each in its colour, to an image of shape (H, W, 3)."""
+    """Lay the channels of one site over one another, to an image of shape (H, W, 3).
+
+    Notes
+    -----
+    Each channel has its colour and the brightest one shows: six channels added up would be
+    white wherever there is a cell.
+    """
     scaled_CHW = (site_CHW - low_C[:, None, None]) / (high_C - low_C)[:, None, None]
-    weight = max(1.0, float(colour_C3.sum(axis=0).max()) / 1.6)
-    mixed = np.einsum("chw,ck->hwk", np.clip(scaled_CHW, 0, 1), colour_C3) / weight
-    image: NDArray[np.uint8] = (255 * np.clip(mixed, 0, 1)).astype(np.uint8)
+    bright_CHW = np.clip(scaled_CHW, 0, 1)
+    mixed_HW3 = (bright_CHW[..., None] * colour_C3[:, None, None, :]).max(axis=0)
+    image: NDArray[np.uint8] = (255 * np.clip(mixed_HW3, 0, 1)).astype(np.uint8)
     return image
 
 
@@ -128,6 +134,22 @@ class Album:
             (data_uri(compose(site, *limits[screen], channel_colours(channels))), label)
             for screen, label, site, channels in found
         ]
+
+    def channels(self, wells: pl.DataFrame) -> list[tuple[str, str]]:
+        """Picture the channels of the first well of each screen, one by one, in grey."""
+        pictures = []
+        firsts = wells.unique("screen", maintain_order=True) if wells.height else wells
+        for row in firsts.iter_rows(named=True):
+            found = self._site(row["screen"], row["experiment"], row["well_id"])
+            if found is None:
+                continue
+            site, names = found
+            low_C, high_C = contrast([site])
+            for at, name in enumerate(names):
+                part = slice(at, at + 1)
+                image = compose(site[part], low_C[part], high_C[part], np.ones((1, 3)))
+                pictures.append((data_uri(image[..., 0]), f"{row['screen']}: {name}"))
+        return pictures
 
     def _site(
         self, screen: str, experiment: str, well_id: str

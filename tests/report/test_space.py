@@ -7,7 +7,7 @@ from phenopipe.formats.embeddings import write_embeddings
 from phenopipe.formats.truth import TRUTH
 from phenopipe.report.config import TruthKnobs
 from phenopipe.report.planted_space import alignment_rows, arm_rows
-from phenopipe.report.scatter import principal_plane, sample_encoder
+from phenopipe.report.scatter import every_well, principal_plane, sample_encoder
 from phenopipe.report.separability import separability
 from tests.report.made_up import EXPERIMENTS, GENES, make_wells, stamp
 
@@ -114,10 +114,13 @@ def test_alignment_hides_experiments_and_keeps_gene_groups(space):
 
 def test_sample_takes_as_many_wells_of_each_experiment_and_keeps_rows_together(space):
     aligned, embeddings, _ = space
-    wells, before_NE, after_ND = sample_encoder(aligned, embeddings, n_wells=60, seed=0)
-    assert wells["experiment"].value_counts()["count"].to_list() == [20, 20, 20]
-    shift_N = (before_NE - after_ND).mean(axis=1)
-    wanted = [9 * EXPERIMENTS.index(e) for e in wells["experiment"]]
+    choose = {"all": (60, every_well), "none": (60, lambda wells: wells.clear())}
+    samples = sample_encoder(aligned, embeddings, choose, seed=0)
+    assert list(samples) == ["all"]
+    drawn = samples["all"]
+    assert drawn.wells["experiment"].value_counts()["count"].to_list() == [20, 20, 20]
+    shift_N = (drawn.before - drawn.after).mean(axis=1)
+    wanted = [9 * EXPERIMENTS.index(e) for e in drawn.wells["experiment"]]
     assert shift_N == pytest.approx(np.array(wanted), abs=1e-3)
 
 

@@ -61,8 +61,9 @@ def qc_section(
         pieces.append(Fold("Where on the plate", [_by_position(positions)]))
     if worst:
         pieces.append(Pictures(worst, "The worst wells of each test, by the test's own score."))
-    if metrics.width > 1:
-        pieces.append(_distributions(metrics))
+    shown = informative(metrics) if metrics.width else metrics
+    if shown.width > 1:
+        pieces.append(_distributions(shown))
     answer = f"{tell(passing)} of {tell(total)} wells pass; {share:.1%} flagged"
     return Section("qc", "Quality control", QUESTION, pieces, SOURCE, answer=answer)
 
@@ -106,7 +107,8 @@ def _by_role(counts: pl.DataFrame) -> Piece:
 
 def _by_experiment(flags: pl.DataFrame) -> Figure:
     """Draw the share of wells flagged by each test in each experiment."""
-    shares = flags.group_by("screen", "experiment", "test").agg(
+    named = flags.with_columns(pl.col("test").str.replace_all("_", " "))
+    shares = named.group_by("screen", "experiment", "test").agg(
         share=pl.col("n_failed").sum() / pl.col("n_wells").sum()
     )
     shown = shares.sort("screen", "experiment", "test").head(CELLS_OF_HEATMAP)
@@ -157,7 +159,9 @@ def _by_position(positions: pl.DataFrame) -> Figure:
 
 def _distributions(metrics: pl.DataFrame) -> Figure:
     """Draw the histogram of each metric, for sites of wells that pass and that do not."""
-    bins = pl.concat([_histogram(metrics, name) for name in _informative(metrics)])
+    bins = pl.concat(
+        [_histogram(metrics, name) for name in metrics.columns if name != "passes"]
+    )
     base = alt.Chart(data_of(bins)).transform_calculate(mid="(datum.low + datum.high) / 2")
     chart = (
         base.mark_area(interpolate="step", opacity=0.45, line=True)
@@ -166,7 +170,12 @@ def _distributions(metrics: pl.DataFrame) -> Figure:
                 "mid:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)
             ),
             y=alt.Y("share:Q", title=None, stack=None, axis=None),
-            color=alt.Color("wells:N", title=None),
+            color=alt.Color(
+                "wells:N",
+                title=None,
+                sort=["pass", "flagged"],
+                legend=alt.Legend(symbolOpacity=1),
+            ),
         )
         .properties(width=178, height=74)
         .facet(facet=alt.Facet("metric:N", title=None), columns=4)
@@ -174,15 +183,25 @@ def _distributions(metrics: pl.DataFrame) -> Figure:
     )
     return Figure(
         specification(chart),
-        "Distribution of each image metric over a sample of sites, between its 0.5 and 99.5 "
-        "percentile; each curve has the same area.",
+        "Distribution of each metric, averaged over channels, over a sample of sites, between "
+        "its 0.5 and 99.5 percentile; each curve has the same area.",
     )
 
 
-def _informative(metrics: pl.DataFrame) -> list[str]:
-    """Names of metrics that vary, as many as are shown."""
-    names = [n for n, t in metrics.schema.items() if t.is_numeric() and n not in ("passes",)]
-    return [n for n in names if (metrics[n].drop_nulls().n_unique() > 1)][:METRICS_SHOWN]
+def informative(metrics: pl.DataFrame) -> pl.DataFrame:
+    """Average metrics over channels, and keep those that vary, as many as are shown.
+
+    A metric of one channel is named ``<metric>.<channel>``.
+    """
+    families: dict[str, list[str]] = {}
+    for name, dtype in metrics.schema.items():
+        if dtype.is_numeric():
+            families.setdefault(name.partition(".")[0], []).append(name)
+    averaged = metrics.select(
+        "passes", **{family: pl.mean_horizontal(names) for family, names in families.items()}
+    )
+    varying = [name for name in families if averaged[name].drop_nulls().n_unique() > 1]
+    return averaged.select("passes", *varying[:METRICS_SHOWN])
 
 
 def _histogram(metrics: pl.DataFrame, name: str) -> pl.DataFrame:

@@ -13,6 +13,7 @@ def screen_section(
     applied: pl.DataFrame,
     n_sites: int,
     examples: list[tuple[str, str]],
+    channels: list[tuple[str, str]],
 ) -> Section:
     """Tell the size of each screen, and show a few of its sites.
 
@@ -24,8 +25,8 @@ def screen_section(
         ``screen, role``, the columns of a condition, ``gene, n_wells``.
     n_sites : int
         Images of all screens.
-    examples : list of (uri, label)
-        Small pictures of sites.
+    examples, channels : list of (uri, label)
+        Small pictures of sites, and of the channels of one site.
     """
     if counts.is_empty():
         return Section("screen", "Screen", QUESTION, [], SOURCE)
@@ -52,6 +53,8 @@ def screen_section(
                 "contrast for all sites of a screen.",
             )
         )
+    if channels:
+        pieces.append(Pictures(channels, "One site of each screen, channel by channel."))
     by_experiment = _wells_table(
         counts.sort("screen", "experiment"), ("screen", "experiment", "cell_type")
     )
