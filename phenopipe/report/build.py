@@ -89,6 +89,7 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
     combined = {manifest_of(path): read_table(path, COMBINED) for path in files.combined}
     seen = wells_sections(files, knobs, stack(combined.values()))
     funnels = {manifest_of(path): read_funnel(path) for path in files.funnels}
+    blocks = read_results(files.blocks)
     results = [*files.recall, *files.replicates, *files.magnitude, *files.compounds]
     stages = [
         seen["screen"],
@@ -99,10 +100,11 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
         seen["consistency"],
         phenoprints_section(funnels, combined, seen["strongest"]),
         pretrain_section(*trainings(files)),
-        probe_section(read_results(files.blocks), best_blocks(files.best)),
+        probe_section(blocks, best_blocks(files.best)),
         benchmark_section(
             read_results(results),
             stack(read_named(path, MAGNITUDES) for path in files.magnitude_perturbations),
+            blocks,
         ),
         map_section(searchable_maps(files.neighbours, knobs)),
         truth_section(stack(read_table(path, RESULTS) for path in files.truth)),

@@ -13,7 +13,18 @@ CATEGORIES = (
     "#3e7cb1", "#d98032", "#4a9b6e", "#b65a8c", "#8a6fc0", "#c2a23a", "#48a3ad", "#c4554d",
     "#7f8a96", "#7a9a3b",
 )  # fmt: skip
-SEQUENCE = ("#e8eef2", "#a9c8dc", "#5f9cc4", "#2f6f9f", "#173f63")
+# From nothing to much, on light and on dark paper.
+SEQUENCES = {
+    False: ("#e8eef2", "#a9c8dc", "#5f9cc4", "#2f6f9f", "#173f63"),
+    True: ("#20282f", "#2b4a60", "#3b749c", "#6aa9d4", "#c3e1f5"),
+}
+# Colours of roles, the same wherever roles are coloured.
+ROLES = {
+    "perturbation": "#3e7cb1",
+    "negative control": "#8d97a3",
+    "positive control": "#d9603b",
+    "empty": "#c2a23a",
+}
 FONT = (
     'system-ui, -apple-system, "Segoe UI", Inter, Roboto, "Helvetica Neue", Arial, sans-serif'
 )
@@ -47,7 +58,8 @@ def theme(*, dark: bool) -> dict[str, Any]:
         },
         "title": {"color": ink, "fontSize": 13, "fontWeight": 600, "anchor": "start"},
         "range": {
-            "category": list(CATEGORIES), "ramp": list(SEQUENCE), "heatmap": list(SEQUENCE),
+            "category": list(CATEGORIES),
+            "ramp": list(SEQUENCES[dark]), "heatmap": list(SEQUENCES[dark]),
         },
         "bar": {"color": CATEGORIES[0]},
         "line": {"strokeWidth": 2},

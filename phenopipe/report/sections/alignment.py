@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from phenopipe.report.charts import data_of, specification
+from phenopipe.report.charts import ROLES, data_of, specification
 from phenopipe.report.pieces import Figure, Fold, Piece, Prose, Section, Table, table_of, tell
 
 EXPERIMENTS_COLOURED = 20
@@ -142,6 +142,9 @@ def _planes(one: Alignment) -> Figure:
         legend = (
             None if field == "experiment" and many else alt.Legend(title=title, symbolLimit=24)
         )
+        color = alt.Color(f"{field}:N", legend=legend)
+        if field == "role":
+            color = color.scale(domain=list(ROLES), range=list(ROLES.values()))
         panels = []
         for phase, x, y, shares in (
             ("before", "bx", "by", one.shares[:2]),
@@ -153,7 +156,7 @@ def _planes(one: Alignment) -> Figure:
                 .encode(
                     x=alt.X(f"{x}:Q", title=f"PC 1 ({shares[0]:.0%})", axis=_bare()),
                     y=alt.Y(f"{y}:Q", title=f"PC 2 ({shares[1]:.0%})", axis=_bare()),
-                    color=alt.Color(f"{field}:N", legend=legend),
+                    color=color,
                     tooltip=["experiment:N", "role:N"],
                 )
                 .properties(width=300, height=250)

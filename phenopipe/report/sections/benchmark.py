@@ -6,6 +6,7 @@ from phenopipe.report.pieces import Heading, Piece, Section
 from phenopipe.report.sections.benchmark_figures import (
     dose_figure,
     magnitude_figures,
+    probe_figure,
     recall_figure,
     replicates_figure,
 )
@@ -16,7 +17,9 @@ from phenopipe.report.sections.benchmark_tables import (
 )
 
 
-def benchmark_section(results: pl.DataFrame, magnitudes: pl.DataFrame) -> Section:
+def benchmark_section(
+    results: pl.DataFrame, magnitudes: pl.DataFrame, blocks: pl.DataFrame
+) -> Section:
     """Show every benchmark: a table like the paper's Table 1 or 3, then its figures.
 
     Parameters
@@ -25,6 +28,8 @@ def benchmark_section(results: pl.DataFrame, magnitudes: pl.DataFrame) -> Sectio
         Tidy results of recall, replicates, magnitude and compounds.
     magnitudes : DataFrame
         ``encoder, benchmark`` and the columns of the magnitudes format.
+    blocks : DataFrame
+        Tidy results of the probes, ``source`` being the task.
     """
     pieces: list[Piece] = []
     answers = []
@@ -38,7 +43,7 @@ def benchmark_section(results: pl.DataFrame, magnitudes: pl.DataFrame) -> Sectio
             table for table in (recall_table(part), compound_table(part)) if table is not None
         ]
         pieces += recall_figure(part) + replicates_figure(part)
-        pieces += magnitude_figures(of_name) + dose_figure(part)
+        pieces += magnitude_figures(of_name) + dose_figure(part) + probe_figure(part, blocks)
         answers.append(_best_sentence(part))
     return Section(
         "benchmark",

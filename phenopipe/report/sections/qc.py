@@ -4,7 +4,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from phenopipe.report.charts import SEQUENCE, data_of, specification
+from phenopipe.report.charts import data_of, specification
 from phenopipe.report.pieces import (
     Facts,
     Figure,
@@ -120,10 +120,7 @@ def _by_experiment(flags: pl.DataFrame) -> Figure:
         .encode(
             x=alt.X("experiment:N", title=None, axis=axis),
             y=alt.Y("test:N", title=None),
-            color=alt.Color(
-                "share:Q", title="share flagged", scale=alt.Scale(range=list(SEQUENCE)),
-                legend=alt.Legend(format="%"),
-            ),
+            color=alt.Color("share:Q", title="share flagged", legend=alt.Legend(format="%")),
             tooltip=[*("experiment:N", "test:N"), alt.Tooltip("share:Q", format=".1%")],
         )
         .properties(width=min(660, max(220, 46 * n_columns)), height=alt.Step(20))
@@ -145,10 +142,7 @@ def _by_position(positions: pl.DataFrame) -> Figure:
         .encode(
             x=alt.X("column:O", title=None, axis=alt.Axis(labelAngle=0)),
             y=alt.Y("row:O", title=None),
-            color=alt.Color(
-                "share:Q", title="share flagged", scale=alt.Scale(range=list(SEQUENCE)),
-                legend=alt.Legend(format="%"),
-            ),
+            color=alt.Color("share:Q", title="share flagged", legend=alt.Legend(format="%")),
             facet=alt.Facet("screen:N", columns=2, title=None),
             tooltip=["row:O", "column:O", alt.Tooltip("share:Q", format=".1%")],
         )
