@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from phenopipe.align import pca, tvn
 from phenopipe.align.config import ApplyKnobs
-from phenopipe.align.controls import Floats, control_mean, well_median
+from phenopipe.align.controls import Floats
 from phenopipe.align.embedded import Fitted, fitted_wells, read_embedded, require_controls
+from phenopipe.align.methods import restore_normalizer
 from phenopipe.errors import UserError
 from phenopipe.formats.aligned import write_aligned
 from phenopipe.formats.embeddings import read_attributes
@@ -43,23 +43,11 @@ def align_experiment(x_WD: Floats, fitted: Fitted, transform: Transform) -> NDAr
             f"embeddings of {x_WD.shape[1]} features, wanted {len(transform.center)}"
             " as in the transform"
         )
-    if transform.method == "none":
+    normalizer = restore_normalizer(transform)
+    if normalizer is None:
         return x_WD.astype(np.float64)
-    own_center_D = experiment_center(x_WD, fitted, transform.settings["center_on"])
-    control_ND, projection_DR = x_WD[fitted.controls], transform.projection
-    if transform.method == "pca":
-        return pca.experiment_map(control_ND, own_center_D, projection_DR)(x_WD)
-    own = transform.settings["center_by_experiment"]
-    center_D = own_center_D if own else transform.center
-    ridge = transform.settings["regularization"]
-    return tvn.experiment_map(control_ND, center_D, projection_DR, ridge)(x_WD)
-
-
-def experiment_center(x_WD: Floats, fitted: Fitted, center_on: str) -> NDArray[np.float64]:
-    """Mean of an experiment's controls, or median of its wells; none that is held out."""
-    if center_on == "controls":
-        return control_mean(x_WD[fitted.controls])
-    return well_median(x_WD[fitted.wells])
+    central_WD = x_WD[fitted.wells] if transform.settings["center_on"] == "wells" else None
+    return normalizer.map_of(x_WD[fitted.controls], central_WD)(x_WD)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,9 +19,9 @@ class FitKnobs(Knobs):
     """Subtract each experiment's centre first (tvn; pca always does). Without it a shift of
     a whole experiment stays in the aligned wells."""
     center_on: Literal["controls", "wells"] = "controls"
-    """controls: an experiment's centre is the mean of its controls. wells: the median of all
-    its wells, nearer the truth where controls are few and every experiment has the same
-    conditions or mostly inactive ones."""
+    """What puts experiments in line. controls: the mean of each one's controls. wells: the
+    median of all its wells, better where controls are few; it wants the same conditions,
+    or mostly inactive ones, in every experiment. All together, controls are the origin."""
     regularization: PositiveFloat = 0.5
     """Added to the variances of an experiment's controls before they are evened out (tvn)."""
     n_components: PositiveInt | None = None

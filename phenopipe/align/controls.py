@@ -1,14 +1,17 @@
-"""Controls of each experiment, and the linear map that they give the experiment.
+"""What aligning on controls has in common: a shared fit, then each experiment's own map.
 
 Shape suffixes: W wells, N controls of one experiment, D features, R aligned features.
 """
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from phenopipe.align.moments import Moments, moments
 
 Floats = NDArray[np.floating]
 Aligner = Callable[[Floats], NDArray[np.float64]]
@@ -16,46 +19,186 @@ Aligner = Callable[[Floats], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class LinearMap:
-    """What aligns the wells of one experiment: ``(x - shift) @ matrix``.
+    """What aligns the wells of one experiment: ``(x - shift) @ matrix - offset``.
 
     Attributes
     ----------
     shift : float array of shape (n_features,)
-        Goes to the origin.
+        Subtracted first.
     matrix : float array of shape (n_features, n_aligned_features)
         Turns and scales features.
+    offset : float array of shape (n_aligned_features,)
+        Subtracted last.
     """
 
     shift: NDArray[np.float64]
     matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
 
     def __call__(self, x_WD: Floats) -> NDArray[np.float64]:
         """Align wells: ``(n_wells, n_features)`` to ``(n_wells, n_aligned_features)``."""
-        aligned_WR: NDArray[np.float64] = (x_WD - self.shift) @ self.matrix
+        aligned_WR: NDArray[np.float64] = (x_WD - self.shift) @ self.matrix - self.offset
         return aligned_WR
 
 
+class ControlNormalizer(ABC):
+    """Alignment in two parts: one fitted on all controls, one on each experiment's own.
+
+    Attributes
+    ----------
+    center_ : float array of shape (n_features,)
+        Mean of all controls; zero if each experiment has its own centre.
+    projection_ : float array of shape (n_features, n_components)
+        ``(x - center) @ projection_`` has unit variances on all controls.
+    median_ : float array of shape (n_components,)
+        Where the median well lies as seen from the controls, over all experiments; zero
+        if centres come from controls.
+    """
+
+    center_: NDArray[np.float64]
+    projection_: NDArray[np.float64]
+    median_: NDArray[np.float64]
+
+    @property
+    @abstractmethod
+    def centers_each(self) -> bool:
+        """Whether each experiment has its own centre."""
+
+    @abstractmethod
+    def fit_shared(self, parts: Iterable[Moments]) -> Self:
+        """Fit what all experiments share, from the moments of each one's controls.
+
+        Raises
+        ------
+        ValueError
+            If there are no controls, or they do not vary.
+        """
+
+    @abstractmethod
+    def even_out(self, own: Moments) -> NDArray[np.float64]:
+        """Matrix (R, R) that evens out the spread of one experiment's controls."""
+
+    def fit(
+        self,
+        x_WD: Floats,
+        is_control_W: ArrayLike,
+        experiment_W: ArrayLike,
+        is_center_W: ArrayLike | None = None,
+    ) -> Self:
+        """Learn from the controls of all experiments and of each.
+
+        Parameters
+        ----------
+        x_WD : float array of shape (n_wells, n_features)
+            Well embeddings.
+        is_control_W : bool array of shape (n_wells,)
+            Which wells are controls.
+        experiment_W : array of shape (n_wells,)
+            Experiment of each well.
+        is_center_W : bool array of shape (n_wells,), optional
+            Wells that show where their experiment lies among the others, see
+            :meth:`fit_median`. Default: its controls, and no other well is looked at.
+
+        Raises
+        ------
+        ValueError
+            If an experiment has no control, or the controls do not vary.
+        """
+        controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
+        self.fit_shared(map(moments, controls.values()))
+        if is_center_W is None:
+            self.maps_ = {name: self.map_of(x_ND) for name, x_ND in controls.items()}
+        else:
+            central = rows_by_experiment(x_WD, is_center_W, experiment_W)
+            self.fit_median((x_ND, central[name]) for name, x_ND in controls.items())
+            self.maps_ = {
+                name: self.map_of(x_ND, central[name]) for name, x_ND in controls.items()
+            }
+        return self
+
+    def fit_median(self, pairs: Iterable[tuple[Floats, Floats]]) -> Self:
+        """Fit where the median well lies as seen from the controls.
+
+        Parameters
+        ----------
+        pairs : iterable of two float arrays of shape (n_wells, n_features)
+            Controls, and wells of any role, of each experiment.
+
+        Notes
+        -----
+        n controls give a centre that is off by 1/sqrt(n) standard deviations in each of R
+        directions, alike for all wells: with few controls, enough to tell experiments
+        apart. The median of all wells is nearer the truth, and strong phenotypes hardly
+        move it. It is not where the controls are, so the mean over experiments is added
+        back: experiments are put in line by their wells, all together by their controls.
+        """
+        self.median_ = np.mean([self._median(*pair) for pair in pairs], axis=0)
+        return self
+
+    def map_of(self, control_ND: Floats, central_WD: Floats | None = None) -> LinearMap:
+        """Map of one experiment, whether or not the shared part was fitted on it.
+
+        Parameters
+        ----------
+        control_ND : float array of shape (n_controls, n_features)
+            Its controls.
+        central_WD : float array of shape (n_wells, n_features), optional
+            Wells that show where it lies among the others. Default: its controls.
+        """
+        own = moments(control_ND)
+        even_RR = self.even_out(own)
+        offset_R = np.zeros(len(even_RR))
+        if central_WD is not None and self.centers_each:
+            offset_R = (self._median(control_ND, central_WD) - self.median_) @ even_RR
+        shift_D = own.mean if self.centers_each else self.center_
+        return LinearMap(shift_D, self.projection_ @ even_RR, offset_R)
+
+    def transform(self, x_WD: Floats, experiment_W: ArrayLike) -> NDArray[np.float64]:
+        """Align wells of the experiments that were fitted.
+
+        Returns
+        -------
+        float array of shape (n_wells, n_components)
+            Aligned embeddings.
+
+        Raises
+        ------
+        ValueError
+            If an experiment was not fitted.
+        """
+        return map_each(x_WD, experiment_W, self.maps_)
+
+    def _median(self, control_ND: Floats, central_WD: Floats) -> NDArray[np.float64]:
+        # Of projected features: medians of raw ones err independently, and where these are
+        # nearly dependent, whitening would make much of that.
+        mean_D = control_ND.mean(axis=0, dtype=np.float64)
+        median_R: NDArray[np.float64] = np.median(
+            (central_WD - mean_D) @ self.projection_, axis=0
+        )
+        return median_R
+
+
 def rows_by_experiment(
-    x_WD: Floats, is_control_W: ArrayLike, experiment_W: ArrayLike
+    x_WD: Floats, is_chosen_W: ArrayLike, experiment_W: ArrayLike
 ) -> dict[Any, Floats]:
-    """Rows of each experiment's controls, experiments in sorted order.
+    """Chosen rows of each experiment, such as its controls; experiments sorted.
 
     Raises
     ------
     ValueError
-        If an experiment has no control, an array's length differs from the number of
-        wells, or a control is not finite.
+        If an experiment has no such row, an array's length differs from the number of
+        wells, or a chosen row is not finite.
     """
-    x_WD, control_W = np.asarray(x_WD), np.asarray(is_control_W, dtype=bool)
+    x_WD, chosen_W = np.asarray(x_WD), np.asarray(is_chosen_W, dtype=bool)
     names_W = np.asarray(experiment_W)
-    if not len(x_WD) == len(control_W) == len(names_W):
-        lengths = f"{len(x_WD)}, {len(control_W)} and {len(names_W)}"
+    if not len(x_WD) == len(chosen_W) == len(names_W):
+        lengths = f"{len(x_WD)}, {len(chosen_W)} and {len(names_W)}"
         raise ValueError(f"wells, controls and experiments of lengths {lengths}, wanted one")
-    if not np.isfinite(x_WD[control_W]).all():
+    if not np.isfinite(x_WD[chosen_W]).all():
         raise ValueError("a control has a value that is not finite")
     found: dict[Any, Floats] = {}
     for name in np.unique(names_W).tolist():
-        found[name] = x_WD[control_W & (names_W == name)]
+        found[name] = x_WD[chosen_W & (names_W == name)]
         if not len(found[name]):
             raise ValueError(f"experiment {name} has no control, wanted at least one")
     return found
@@ -83,28 +226,3 @@ def map_each(
     for rows, aligned in parts:
         aligned_WR[rows] = aligned
     return aligned_WR
-
-
-def control_mean(control_ND: Floats) -> NDArray[np.float64]:
-    """Mean of the controls of one experiment."""
-    mean_D: NDArray[np.float64] = control_ND.mean(axis=0, dtype=np.float64)
-    return mean_D
-
-
-def well_median(x_WD: Floats) -> NDArray[np.float64]:
-    """Median of the wells of one experiment: strong phenotypes hardly move it."""
-    median_D: NDArray[np.float64] = np.median(x_WD.astype(np.float64), axis=0)
-    return median_D
-
-
-def experiment_centers(
-    x_WD: Floats,
-    controls: Mapping[Any, Floats],
-    experiment_W: ArrayLike,
-    is_center_W: ArrayLike | None,
-) -> dict[Any, NDArray[np.float64]]:
-    """Centre of each experiment: its controls' mean, or the median of the wells named."""
-    if is_center_W is None:
-        return {name: control_mean(x_ND) for name, x_ND in controls.items()}
-    central = rows_by_experiment(x_WD, is_center_W, experiment_W)
-    return {name: well_median(x_ND) for name, x_ND in central.items()}

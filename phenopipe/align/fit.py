@@ -1,17 +1,18 @@
 """Step ``fit``: learn from the controls of all experiments what varies among them."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from phenopipe.align.config import FitKnobs
 from phenopipe.align.controls import Floats
 from phenopipe.align.embedded import fitted_wells, read_embedded, require_controls
+from phenopipe.align.methods import make_normalizer
 from phenopipe.align.moments import moments
-from phenopipe.align.pca import fit_components
-from phenopipe.align.tvn import fit_typical_variation
 from phenopipe.errors import UserError
 from phenopipe.formats.qc import QC_WELLS
 from phenopipe.formats.tables import read_table
@@ -24,25 +25,43 @@ SETTINGS = (
     "center_by_experiment",
     "center_on",
     "regularization",
+    "n_components",
     "holdout",
     "seed",
 )
 
 
-def fit_transform(controls: Iterable[tuple[str, Floats]], knobs: FitKnobs) -> Transform:
+class Part(NamedTuple):
+    """What a fit sees of one experiment.
+
+    Attributes
+    ----------
+    name : str
+        Name of the experiment.
+    controls, wells : float array of shape (n_wells, n_features)
+        Its controls, and its wells of any role, without those held out.
+    """
+
+    name: str
+    controls: Floats
+    wells: Floats
+
+
+def fit_transform(parts: Callable[[], Iterable[Part]], knobs: FitKnobs) -> Transform:
     """Fit the part of the alignment that all experiments share.
 
     Parameters
     ----------
-    controls : iterable of (str, float array of shape (n_controls, n_features))
-        Each experiment's name and controls, taken one experiment at a time.
+    parts : function without arguments
+        Returns an iterable of the experiments, which are taken one at a time; called a
+        second time where centres come from all wells.
     knobs : FitKnobs
         Settings.
 
     Returns
     -------
     Transform
-        What ``apply`` needs beside an experiment's own controls.
+        What ``apply`` needs beside an experiment's own wells.
 
     Raises
     ------
@@ -50,40 +69,36 @@ def fit_transform(controls: Iterable[tuple[str, Floats]], knobs: FitKnobs) -> Tr
         If experiments differ in their number of features, or the controls do not vary.
     """
     shapes: dict[str, tuple[int, int]] = {}
-    rows = _watched(controls, shapes)
-    try:
-        if knobs.method == "tvn":
-            center_D, projection_DR = fit_typical_variation(
-                map(moments, rows),
-                center_by_experiment=knobs.center_by_experiment,
-                n_components=knobs.n_components,
-            )
-        elif knobs.method == "pca":
-            projection_DR = fit_components(map(moments, rows), knobs.n_components)
-            center_D = np.zeros(len(projection_DR))
-        else:
-            deque(rows, maxlen=0)
-            n_features = max(width for _, width in shapes.values())
-            center_D, projection_DR = np.zeros(n_features), np.empty((n_features, 0))
-    except ValueError as error:
-        raise UserError(f"alignment cannot be fitted: {error}") from None
+    rows = _watched(parts(), shapes)
     settings = {name: getattr(knobs, name) for name in SETTINGS}
+    normalizer = make_normalizer(knobs.method, settings)
+    if normalizer is None:
+        deque(rows, maxlen=0)
+        n_features = next(iter(shapes.values()))[1]
+        arrays = (np.zeros(n_features), np.empty((n_features, 0)), np.empty(0))
+    else:
+        try:
+            normalizer.fit_shared(map(moments, rows))
+        except ValueError as error:
+            raise UserError(f"alignment cannot be fitted: {error}") from None
+        if knobs.center_on == "wells" and normalizer.centers_each:
+            normalizer.fit_median((part.controls, part.wells) for part in parts())
+        arrays = (normalizer.center_, normalizer.projection_, normalizer.median_)
     counts = {name: count for name, (count, _) in shapes.items()}
-    return Transform(knobs.method, center_D, projection_DR, settings, counts)
+    return Transform(knobs.method, *arrays, settings, counts)
 
 
-def _watched(
-    controls: Iterable[tuple[str, Floats]], shapes: dict[str, tuple[int, int]]
-) -> Iterator[Floats]:
+def _watched(parts: Iterable[Part], shapes: dict[str, tuple[int, int]]) -> Iterator[Floats]:
     """Pass controls on, note their shapes, and raise if their widths differ."""
-    for name, x_ND in controls:
-        shapes[name] = (len(x_ND), x_ND.shape[1])
+    for name, control_ND, _ in parts:
+        shapes[name] = (len(control_ND), control_ND.shape[1])
         first, (_, width) = next(iter(shapes.items()))
-        if x_ND.shape[1] != width:
+        if control_ND.shape[1] != width:
             raise UserError(
-                f"experiment {name}: {x_ND.shape[1]} features, wanted {width} as in {first}"
+                f"experiment {name}: {control_ND.shape[1]} features, wanted {width} as in"
+                f" {first}"
             )
-        yield x_ND
+        yield control_ND
 
 
 def experiment_files(
@@ -110,22 +125,20 @@ def experiment_files(
     return {name: found[name] for name in sorted(experiments or found)}
 
 
-def read_controls(
-    files: dict[str, tuple[Path, Path]], knobs: FitKnobs
-) -> Iterator[tuple[str, Floats]]:
-    """Read one experiment after the other, and of each the controls that fits may see.
+def read_parts(files: dict[str, tuple[Path, Path]], knobs: FitKnobs) -> Iterator[Part]:
+    """Read one experiment after the other, and of each the wells that fits may see.
 
     Raises
     ------
     UserError
-        If an experiment has none, unless nothing is fitted.
+        If an experiment has no control, unless nothing is fitted.
     """
     for name, (embeddings, wells) in files.items():
         embedded = read_embedded(embeddings, wells)
         fitted = fitted_wells(embedded.wells, knobs.control_role, knobs.holdout, knobs.seed)
         if knobs.method != "none":
             require_controls(fitted.controls, wells, name, knobs.control_role)
-        yield name, embedded.x[fitted.controls]
+        yield Part(name, embedded.x[fitted.controls], embedded.x[fitted.wells])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -139,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     pairs = experiment_files(files.embeddings, files.wells, knobs.experiments)
-    transform = fit_transform(read_controls(pairs, knobs), knobs)
+    transform = fit_transform(partial(read_parts, pairs, knobs), knobs)
     write_transform(files.transform, transform, files.stamp)
     n_features, n_aligned = transform.projection.shape
     print(

@@ -10,13 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenopipe.align.controls import (
-    Floats,
-    LinearMap,
-    experiment_centers,
-    map_each,
-    rows_by_experiment,
-)
+from phenopipe.align.controls import ControlNormalizer, Floats, map_each, rows_by_experiment
 from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
 
 # An experiment whose controls vary less than this share of all controls has no own scale.
@@ -62,18 +56,13 @@ def _center_scale(
     return scaled_WD
 
 
-class ControlPCANormalizer:
+class ControlPCANormalizer(ControlNormalizer):
     """Rotate wells to principal components of all controls, then scale each experiment.
 
     Parameters
     ----------
     n_components : int, optional
         Principal components that are kept; default: all that vary.
-
-    Attributes
-    ----------
-    projection_ : float array of shape (n_features, n_components)
-        Rotation to principal components, each divided by its standard deviation.
 
     Notes
     -----
@@ -86,84 +75,30 @@ class ControlPCANormalizer:
     def __init__(self, n_components: int | None = None) -> None:
         self.n_components = n_components
 
-    def fit(
-        self,
-        x_WD: Floats,
-        is_control_W: ArrayLike,
-        experiment_W: ArrayLike,
-        is_center_W: ArrayLike | None = None,
-    ) -> Self:
-        """Learn from the controls of all experiments and of each.
+    @property
+    def centers_each(self) -> bool:
+        """Whether each experiment has its own centre: it does."""
+        return True
 
-        Parameters
-        ----------
-        x_WD : float array of shape (n_wells, n_features)
-            Well embeddings.
-        is_control_W : bool array of shape (n_wells,)
-            Which wells are controls.
-        experiment_W : array of shape (n_wells,)
-            Experiment of each well.
-        is_center_W : bool array of shape (n_wells,), optional
-            Wells whose median is their experiment's centre. Default: the centre is the
-            mean of the controls, and no other well is looked at.
+    def fit_shared(self, parts: Iterable[Moments]) -> Self:
+        """Fit principal components on all controls, each divided by its spread.
 
         Raises
         ------
         ValueError
-            If an experiment has no control, or the controls do not vary.
+            If there are no controls, or they do not vary.
         """
-        controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
-        centers = experiment_centers(x_WD, controls, experiment_W, is_center_W)
-        self.projection_ = fit_components(map(moments, controls.values()), self.n_components)
-        self.maps_ = {
-            name: experiment_map(x_ND, centers[name], self.projection_)
-            for name, x_ND in controls.items()
-        }
+        total = pooled(parts)
+        axes_DR, variance_R = principal_axes(total.scatter / total.count, self.n_components)
+        if not variance_R.size:
+            raise ValueError(f"{total.count} controls, all alike, wanted some that vary")
+        self.center_ = np.zeros_like(total.mean)
+        self.projection_ = axes_DR / np.sqrt(variance_R)
+        self.median_ = np.zeros(len(variance_R))
         return self
 
-    def transform(self, x_WD: Floats, experiment_W: ArrayLike) -> NDArray[np.float64]:
-        """Align wells of the experiments that were fitted.
-
-        Returns
-        -------
-        float array of shape (n_wells, n_components)
-            Aligned embeddings.
-
-        Raises
-        ------
-        ValueError
-            If an experiment was not fitted.
-        """
-        return map_each(x_WD, experiment_W, self.maps_)
-
-
-def fit_components(
-    parts: Iterable[Moments], n_components: int | None = None
-) -> NDArray[np.float64]:
-    """Principal components of all controls, each divided by its standard deviation.
-
-    Returns
-    -------
-    float array of shape (n_features, n_components)
-        The centre is left to each experiment.
-
-    Raises
-    ------
-    ValueError
-        If the controls do not vary.
-    """
-    total = pooled(parts)
-    axes_DR, variance_R = principal_axes(total.scatter / total.count, n_components)
-    if not variance_R.size:
-        raise ValueError(f"{total.count} controls that are all alike, wanted some that vary")
-    return axes_DR / np.sqrt(variance_R)
-
-
-def experiment_map(
-    control_ND: Floats, center_D: NDArray[np.float64], projection_DR: NDArray[np.float64]
-) -> LinearMap:
-    """Map of one experiment, given its centre, its controls, and the components of all."""
-    own = moments(control_ND)
-    covariance_RR = projection_DR.T @ (own.scatter / own.count) @ projection_DR
-    scale_R = np.sqrt(np.maximum(np.diag(covariance_RR), 0))
-    return LinearMap(center_D, projection_DR / np.where(scale_R > FLAT, scale_R, 1.0))
+    def even_out(self, own: Moments) -> NDArray[np.float64]:
+        """Divide each component by its standard deviation on the experiment's controls."""
+        scatter_RR = self.projection_.T @ own.scatter @ self.projection_
+        scale_R = np.sqrt(np.maximum(np.diag(scatter_RR) / own.count, 0))
+        return np.diag(1 / np.where(scale_R > FLAT, scale_R, 1.0))

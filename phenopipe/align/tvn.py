@@ -1,25 +1,19 @@
 """Typical variation normalization: what varies among controls is made equal and small.
 
-Shape suffixes: W wells, N controls of one experiment, D features, R principal components.
+Shape suffixes: D features, R principal components.
 """
 
 from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from phenopipe.align.controls import (
-    Floats,
-    LinearMap,
-    experiment_centers,
-    map_each,
-    rows_by_experiment,
-)
-from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
+from phenopipe.align.controls import ControlNormalizer
+from phenopipe.align.moments import Moments, pooled, principal_axes, spread
 
 
-class TypicalVariationNormalizer:
+class TypicalVariationNormalizer(ControlNormalizer):
     """Whiten wells on all controls, then even out each experiment's own control spread.
 
     Parameters
@@ -27,16 +21,15 @@ class TypicalVariationNormalizer:
     regularization : float
         Added to the variances of an experiment's controls, above 0.
     center_by_experiment : bool
-        Subtract each experiment's control mean first.
+        Subtract each experiment's centre first.
     n_components : int, optional
         Principal components that are kept; default: all that vary.
 
-    Attributes
-    ----------
-    center_ : float array of shape (n_features,)
-        Mean of all controls; zero if each experiment has its own centre.
-    projection_ : float array of shape (n_features, n_components)
-        Scaling, rotation to principal components, and whitening.
+    Raises
+    ------
+    ValueError
+        If the regularization is not above 0: few controls leave directions without
+        variance.
 
     Notes
     -----
@@ -60,129 +53,46 @@ class TypicalVariationNormalizer:
         center_by_experiment: bool = False,
         n_components: int | None = None,
     ) -> None:
+        if not regularization > 0:
+            raise ValueError(f"regularization {regularization}, wanted a number above 0")
         self.regularization = regularization
         self.center_by_experiment = center_by_experiment
         self.n_components = n_components
 
-    def fit(
-        self,
-        x_WD: Floats,
-        is_control_W: ArrayLike,
-        experiment_W: ArrayLike,
-        is_center_W: ArrayLike | None = None,
-    ) -> Self:
-        """Learn from the controls of all experiments and of each.
+    @property
+    def centers_each(self) -> bool:
+        """Whether each experiment has its own centre."""
+        return self.center_by_experiment
 
-        Parameters
-        ----------
-        x_WD : float array of shape (n_wells, n_features)
-            Well embeddings.
-        is_control_W : bool array of shape (n_wells,)
-            Which wells are controls.
-        experiment_W : array of shape (n_wells,)
-            Experiment of each well.
-        is_center_W : bool array of shape (n_wells,), optional
-            Wells whose median is their experiment's centre. Default: the centre is the
-            mean of the controls, and no other well is looked at.
+    def fit_shared(self, parts: Iterable[Moments]) -> Self:
+        """Fit scaling, principal components and whitening on all controls.
 
         Raises
         ------
         ValueError
-            If an experiment has no control, or the controls do not vary.
+            If there are no controls, or they do not vary.
         """
-        controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
-        centers = experiment_centers(x_WD, controls, experiment_W, is_center_W)
-        self.center_, self.projection_ = fit_typical_variation(
-            map(moments, controls.values()),
-            center_by_experiment=self.center_by_experiment,
-            n_components=self.n_components,
-        )
-        self.maps_ = {}
-        for name, x_ND in controls.items():
-            own = self.center_by_experiment
-            center_D = centers[name] if own else self.center_
-            self.maps_[name] = experiment_map(
-                x_ND, center_D, self.projection_, self.regularization
-            )
+        total = pooled(parts, within=self.center_by_experiment)
+        scale_D = spread(total)
+        correlation_DD = total.scatter / total.count / np.outer(scale_D, scale_D)
+        axes_DR, variance_R = principal_axes(correlation_DD, self.n_components)
+        if not variance_R.size:
+            raise ValueError(f"{total.count} controls, all alike, wanted some that vary")
+        self.center_ = np.zeros_like(total.mean) if self.center_by_experiment else total.mean
+        self.projection_ = axes_DR / np.sqrt(variance_R) / scale_D[:, None]
+        self.median_ = np.zeros(len(variance_R))
         return self
 
-    def transform(self, x_WD: Floats, experiment_W: ArrayLike) -> NDArray[np.float64]:
-        """Align wells of the experiments that were fitted.
-
-        Returns
-        -------
-        float array of shape (n_wells, n_components)
-            Aligned embeddings.
-
-        Raises
-        ------
-        ValueError
-            If an experiment was not fitted.
-        """
-        return map_each(x_WD, experiment_W, self.maps_)
-
-
-def fit_typical_variation(
-    parts: Iterable[Moments], *, center_by_experiment: bool, n_components: int | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Centre and projection that make all controls white.
-
-    Parameters
-    ----------
-    parts : iterable of Moments
-        Moments of each experiment's controls, taken one at a time.
-    center_by_experiment : bool
-        Whether each experiment will be centred on its own controls.
-    n_components : int, optional
-        Principal components that are kept.
-
-    Returns
-    -------
-    center_D : float array of shape (n_features,)
-        Zero if each experiment has its own centre.
-    projection_DR : float array of shape (n_features, n_components)
-        ``(x - center) @ projection`` has covariance I on the controls.
-
-    Raises
-    ------
-    ValueError
-        If the controls do not vary.
-    """
-    total = pooled(parts, within=center_by_experiment)
-    scale_D = spread(total)
-    correlation_DD = total.scatter / total.count / np.outer(scale_D, scale_D)
-    axes_DR, variance_R = principal_axes(correlation_DD, n_components)
-    if not variance_R.size:
-        raise ValueError(f"{total.count} controls that are all alike, wanted some that vary")
-    center_D = np.zeros_like(total.mean) if center_by_experiment else total.mean
-    return center_D, axes_DR / np.sqrt(variance_R) / scale_D[:, None]
-
-
-def experiment_map(
-    control_ND: Floats,
-    center_D: NDArray[np.float64],
-    projection_DR: NDArray[np.float64],
-    regularization: float,
-) -> LinearMap:
-    """Map of one experiment, given its centre, its controls, and what was fitted on all."""
-    own = moments(control_ND)
-    covariance_RR = projection_DR.T @ (own.scatter / max(own.count - 1, 1)) @ projection_DR
-    return LinearMap(center_D, projection_DR @ inverse_root(covariance_RR, regularization))
+    def even_out(self, own: Moments) -> NDArray[np.float64]:
+        """Inverse square root of the experiment's covariance plus the regularization."""
+        scatter_RR = self.projection_.T @ own.scatter @ self.projection_
+        return inverse_root(scatter_RR / max(own.count - 1, 1), self.regularization)
 
 
 def inverse_root(covariance_RR: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
-    """Inverse square root of ``covariance + ridge * I``, symmetric.
-
-    Raises
-    ------
-    ValueError
-        If the ridge is not above 0: few controls leave directions without variance.
-    """
-    if not ridge > 0:
-        raise ValueError(f"regularization {ridge}, wanted a number above 0")
+    """Inverse square root of ``covariance + ridge * I``, symmetric."""
     variance_R, axes_RR = np.linalg.eigh(covariance_RR)
     # Rounding can make the smallest variances slightly negative.
-    root: NDArray[np.float64] = (
-        axes_RR / np.sqrt(np.maximum(variance_R, 0) + ridge)
-    ) @ axes_RR.T
-    return root
+    length_R = np.sqrt(np.maximum(variance_R, 0) + ridge)
+    root_RR: NDArray[np.float64] = (axes_RR / length_R) @ axes_RR.T
+    return root_RR

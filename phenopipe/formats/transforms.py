@@ -32,9 +32,12 @@ class Transform:
         Mean of all controls; zero if each experiment has its own centre.
     projection : float array of shape (n_features, n_aligned_features)
         Scaling, rotation and whitening; without columns for ``none``.
+    median : float array of shape (n_aligned_features,)
+        Where the median well lies as seen from the controls; zero if centres come from
+        controls.
     settings : mapping
-        The knobs of the fit: ``control_role, center_by_experiment, center_on,
-        regularization, holdout, seed``.
+        The knobs of the fit that aligning has to follow: ``control_role,
+        center_by_experiment, center_on, regularization, n_components, holdout, seed``.
     experiments : mapping of str to int
         Controls of each experiment that the transform was fitted on.
     """
@@ -42,6 +45,7 @@ class Transform:
     method: str
     center: NDArray[np.float64]
     projection: NDArray[np.float64]
+    median: NDArray[np.float64]
     settings: Mapping[str, Any]
     experiments: Mapping[str, int]
 
@@ -68,6 +72,7 @@ def write_transform(path: Path, transform: Transform, stamp: Stamp) -> None:
             handle,
             center=transform.center.astype(np.float64),
             projection=transform.projection.astype(np.float64),
+            median=transform.median.astype(np.float64),
             # As bytes, so that reading needs no pickle.
             facts=np.frombuffer(text, dtype=np.uint8),
         )
@@ -83,14 +88,15 @@ def read_transform(path: Path) -> Transform:
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            center, projection = arrays["center"], arrays["projection"]
+            fitted = [arrays[name] for name in ("center", "projection", "median")]
             facts = json.loads(arrays["facts"].tobytes())
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"{path}: not a readable transform ({error})") from None
     if {key: facts.get(key) for key in FORMAT} != FORMAT:
         raise UserError(f"{path}: another format than {FORMAT}")
+    center, projection, median = fitted
     transform = Transform(
-        facts["method"], center, projection, facts["settings"], facts["experiments"]
+        facts["method"], center, projection, median, facts["settings"], facts["experiments"]
     )
     _check(transform, path)
     return transform
@@ -99,11 +105,11 @@ def read_transform(path: Path) -> Transform:
 def _check(transform: Transform, path: Path) -> None:
     if transform.method not in METHODS:
         raise UserError(f"{path}: method {transform.method!r}, wanted {', '.join(METHODS)}")
-    if transform.projection.shape[:1] != transform.center.shape:
+    wanted = (*transform.center.shape, *transform.median.shape)
+    if transform.projection.shape != wanted:
         raise UserError(
-            f"{path}: projection of shape {transform.projection.shape} for a centre of shape"
-            f" {transform.center.shape}, wanted equal numbers of features"
+            f"{path}: projection of shape {transform.projection.shape}, wanted {wanted}"
         )
-    for array in (transform.center, transform.projection):
+    for array in (transform.center, transform.projection, transform.median):
         if not np.isfinite(array).all():
             raise UserError(f"{path}: a value is not finite")

@@ -142,12 +142,13 @@ def test_mistakes_in_the_files_are_told(screen):
     (folder / "experiment-2.parquet").rename(folder / "experiment-1.parquet")
     with pytest.raises(UserError, match="no embedding of well experiment-2/plate-1/0"):
         run_fit(folder, names[:1])
-    narrow = [("a", np.zeros((3, 2))), ("b", np.zeros((3, 4)))]
-    with pytest.raises(UserError, match="experiment b: 4 features, wanted 2 as in a"):
-        fit.fit_transform(iter(narrow), fit.FitKnobs())
+    narrow = fit.Part("a", np.zeros((3, 2)), np.zeros((3, 2)))
+    wide = fit.Part("b", np.eye(3), np.eye(3))
+    with pytest.raises(UserError, match="experiment b: 3 features, wanted 2 as in a"):
+        fit.fit_transform(lambda: [narrow, wide], fit.FitKnobs())
     with pytest.raises(UserError, match="all alike"):
-        fit.fit_transform(iter(narrow[:1]), fit.FitKnobs())
+        fit.fit_transform(lambda: [narrow], fit.FitKnobs())
     with pytest.raises(UserError, match="embeddings of 2 features, wanted 3"):
-        wide = fit.fit_transform(iter([("a", np.eye(3))]), fit.FitKnobs())
+        transform = fit.fit_transform(lambda: [wide], fit.FitKnobs())
         everyone = Fitted(np.ones(1, bool), np.ones(1, bool))
-        apply.align_experiment(np.zeros((1, 2)), everyone, wide)
+        apply.align_experiment(np.zeros((1, 2)), everyone, transform)

@@ -10,7 +10,7 @@ from phenopipe.errors import UserError
 from phenopipe.formats.transforms import Transform, read_transform, write_transform
 
 TRANSFORM = Transform(
-    "tvn", np.arange(3.0), np.eye(3)[:, :2], {"seed": 0, "holdout": 0.2}, {"e1": 12, "e2": 9}
+    "tvn", np.arange(3.0), np.eye(3)[:, :2], np.ones(2), {"holdout": 0.2}, {"e1": 12, "e2": 9}
 )
 
 
@@ -19,6 +19,7 @@ def test_what_is_written_is_read(tmp_path):
     read = read_transform(tmp_path / "t.npz")
     np.testing.assert_array_equal(read.center, TRANSFORM.center)
     np.testing.assert_array_equal(read.projection, TRANSFORM.projection)
+    np.testing.assert_array_equal(read.median, TRANSFORM.median)
     assert (read.method, read.settings, read.experiments) == (
         TRANSFORM.method,
         TRANSFORM.settings,
@@ -37,7 +38,7 @@ def test_bytes_do_not_depend_on_the_clock(tmp_path):
     ("change", "message"),
     [
         ({"method": "harmony"}, "method 'harmony'"),
-        ({"projection": np.eye(2)}, "equal numbers of features"),
+        ({"projection": np.eye(2)}, "wanted \\(3, 2\\)"),
         ({"center": np.full(3, np.nan)}, "not finite"),
     ],
 )
