@@ -35,7 +35,7 @@ def one_cycle(update: int, updates: int, peak: float, warmup: float) -> float:
     """
     start = peak / START_FACTOR
     top = warmup * updates - 1.0
-    if update <= top:
+    if update < top:
         return _cosine(start, peak, update / top)
     return _cosine(peak, start / END_FACTOR, (update - top) / max(updates - 1.0 - top, 1e-9))
 

@@ -1,0 +1,156 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from timm.optim import Lion
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from phenopipe.errors import UserError
+from phenopipe.pretrain.config import TrainingKnobs
+from phenopipe.pretrain.loop import Training, one_cycle
+from phenopipe.pretrain.states import STATES_KEPT, States, training_fingerprint
+from phenopipe.pretrain.stream import CropStream
+
+
+class Mean(nn.Module):
+    """Learns one number: the mean pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(1))
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, images):
+        return self.drop(images.float() / 255) - self.value
+
+
+def squared(model, batch):
+    return {"loss": model(batch[0]).square().mean()}
+
+
+def training(screen, folder, loss_of=squared, **knobs):
+    torch.manual_seed(0)
+    settings = TrainingKnobs(**{"updates": 12, "batch": 4, "checkpoint_every": 5, **knobs})
+    stream = CropStream(
+        screen.sites(), crop=16, batch=4, seed=0, flips=True, extras=lambda rng, site: ()
+    )
+    return Training(Mean(), stream, loss_of, settings, States(folder), "test")
+
+
+@pytest.mark.parametrize("updates", [20, 100, 537])
+@pytest.mark.parametrize("warmup", [0.1, 0.3])
+def test_schedule_equals_torchs_one_cycle(updates, warmup):
+    optimizer = Lion([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = OneCycleLR(
+        optimizer, 3e-4, total_steps=updates, pct_start=warmup, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(updates):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(expected) < updates:
+            schedule.step()
+    found = [one_cycle(update, updates, 3e-4, warmup) for update in range(updates)]
+    assert np.allclose(found, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("updates", range(1, 25))
+def test_schedule_stays_between_zero_and_its_peak_in_short_trainings(updates):
+    rates = [one_cycle(update, updates, 1.0, 0.1) for update in range(updates)]
+    assert all(0.0 < rate <= 1.0 for rate in rates)
+
+
+def test_history_tells_every_update_and_the_loss_falls(screen, tmp_path):
+    run = training(screen, tmp_path, updates=80, lr=0.05)
+    history = run.run()
+    assert history["update"].to_list() == list(range(1, 81))
+    assert history["epoch"][-1] == pytest.approx(80 * 4 / 24)
+    assert history["loss"].tail(10).mean() < 0.8 * history["loss"].head(3).mean()
+
+
+def test_stopped_training_ends_with_the_same_weights(screen, tmp_path):
+    whole = training(screen, tmp_path / "whole")
+    expected = whole.run()
+    # Dropout draws from torch's generator: a continued training must find it as it was.
+    stopped = training(screen, tmp_path / "stopped", loss_of=stop_after(8))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    torch.rand(17)
+    continued = training(screen, tmp_path / "stopped")
+    history = continued.run()
+    assert torch.equal(continued.model.value, whole.model.value)
+    assert history.equals(expected)
+
+
+def stop_after(updates):
+    made = []
+
+    def loss(model, batch):
+        made.append(1)
+        if len(made) > updates:
+            raise KeyboardInterrupt
+        return squared(model, batch)
+
+    return loss
+
+
+def test_gradient_that_is_not_finite_changes_nothing(screen, tmp_path):
+    calls = []
+
+    def sometimes_nan(model, batch):
+        calls.append(1)
+        loss = squared(model, batch)["loss"]
+        return {"loss": loss * math.nan if len(calls) == 3 else loss}
+
+    run = training(screen, tmp_path, loss_of=sometimes_nan, updates=4)
+    values = []
+    for update in range(4):
+        run.step(update, run.stream.batch(update))
+        values.append(run.model.value.item())
+    assert values[1] == values[2] != values[3]
+    assert math.isfinite(values[3]) and run.skipped == 0
+
+
+def test_training_without_finite_gradients_stops_with_one_line(screen, tmp_path):
+    def always_nan(model, batch):
+        return {"loss": squared(model, batch)["loss"] * math.nan}
+
+    run = training(screen, tmp_path, loss_of=always_nan, max_skipped=2)
+    with pytest.raises(UserError, match="not finite in 3 updates running") as caught:
+        run.run()
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_state_is_passed_over_and_old_ones_go(tmp_path):
+    states = States(tmp_path)
+    for update in (1, 2, 3):
+        states.save(update, {"update": update})
+    paths = sorted(tmp_path.glob("update-*.pt"))
+    assert len(paths) == STATES_KEPT
+    paths[-1].write_bytes(paths[-1].read_bytes()[:40])
+    assert states.load() == {"update": 2}
+    paths[0].write_bytes(b"")
+    assert states.load() is None
+
+
+def test_state_that_would_run_code_is_never_loaded(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return print, ("run",)
+
+    torch.save({"model": Evil()}, tmp_path / "update-000000001.pt")
+    assert States(tmp_path).load() is None
+
+
+def test_fingerprint_knows_what_decides_the_weights():
+    stamp = {
+        "step": "mae",
+        "knobs": {"lr": 1, "memory_mb": 5},
+        "inputs": {"images": ["a", "b"]},
+    }
+    same = {"step": "mae", "knobs": {"lr": 1, "memory_mb": 9}, "inputs": {"images": ["b", "a"]}}
+    other = {**stamp, "knobs": {"lr": 2, "memory_mb": 5}}
+    assert training_fingerprint(stamp) == training_fingerprint(same)
+    assert training_fingerprint(stamp) != training_fingerprint(other)

@@ -1,0 +1,154 @@
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from phenopipe.encoders.folder import load_encoder
+from phenopipe.formats.histories import HISTORY
+from phenopipe.formats.tables import read_table
+from phenopipe.pretrain.config import MaeKnobs
+from phenopipe.pretrain.flops import training_flops
+from phenopipe.pretrain.mae import build_autoencoder, main
+from phenopipe.pretrain.reconstructions import hold_out
+
+TINY = {
+    "crop": 16,
+    "patch": 4,
+    "dim": 16,
+    "depth": 2,
+    "heads": 2,
+    "decoder_dim": 8,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
+    "batch": 4,
+    "held_out": 2,
+    "checkpoint_every": 5,
+}
+
+
+def command(screen, out, **knobs):
+    settings = MaeKnobs(**{**TINY, "updates": 12, "checkpoints": str(out / "states"), **knobs})
+    return [
+        f"--manifest={screen.manifest}",
+        f"--images={screen.images}",
+        f"--pixels={screen.pixels}",
+        f"--model={out}/encoder/model.safetensors",
+        f"--config={out}/encoder/config.json",
+        f"--card={out}/encoder/README.md",
+        f"--history={out}/history.parquet",
+        f"--reconstructions={out}/reconstructions.npz",
+        "--encoder=tiny",
+        *settings.as_flags(),
+    ]
+
+
+@pytest.mark.parametrize("channel_agnostic", [False, True])
+def test_step_writes_an_encoder_that_loads(screen, tmp_path, channel_agnostic):
+    main(command(screen, tmp_path, channel_agnostic=channel_agnostic, drop_path=0.2))
+    encoder = load_encoder(tmp_path / "encoder")
+    assert encoder.config.channels == ("dna", "actin")
+    assert encoder.config.crops_seen == 48 and encoder.config.training_flops > 0
+    blocks = encoder.forward_blocks(torch.zeros(1, 2, 16, 16, dtype=torch.uint8))
+    assert blocks.shape == (1, 2, 16)
+    history = read_table(tmp_path / "history.parquet", HISTORY)
+    assert history.height == 12 and {"l2", "fourier"} < set(history.columns)
+    painted = np.load(tmp_path / "reconstructions.npz")
+    shape = (2, 2, 16, 16)
+    assert all(painted[name].shape == shape for name in ("input", "output", "mask"))
+    assert painted["mask"].mean() == pytest.approx(0.75)
+    assert list(painted["channels"]) == ["dna", "actin"] and painted["l2"].shape == (2,)
+
+
+def test_equal_runs_give_equal_bytes(screen, tmp_path):
+    for name in ("first", "second"):
+        main(command(screen, tmp_path / name, checkpoints=str(tmp_path / name / "states")))
+    files = ["encoder/model.safetensors", "reconstructions.npz"]
+    for file in files:
+        first, second = ((tmp_path / name / file).read_bytes() for name in ("first", "second"))
+        assert first == second, file
+    tables = [
+        pl.read_parquet(tmp_path / name / "history.parquet") for name in ("first", "second")
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_killed_training_ends_with_the_same_weights(screen, tmp_path):
+    main(command(screen, tmp_path / "whole"))
+    flags = command(screen, tmp_path / "killed", checkpoint_every=1)
+    code = (
+        "import os, signal, phenopipe.pretrain.loop as loop\n"
+        "step = loop.Training.step\n"
+        "def dying(self, update, batch):\n"
+        "    if update == 7:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self, update, batch)\n"
+        "loop.Training.step = dying\n"
+        "import sys\n"
+        "from phenopipe.pretrain.mae import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    died = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed/encoder").exists()
+    main(flags)
+    whole, killed = (
+        (tmp_path / name / "encoder/model.safetensors").read_bytes()
+        for name in ("whole", "killed")
+    )
+    assert whole == killed
+    histories = [pl.read_parquet(tmp_path / n / "history.parquet") for n in ("whole", "killed")]
+    assert histories[0].equals(histories[1])
+
+
+def test_trained_autoencoder_paints_better_than_the_mean(screen, tmp_path):
+    knobs = {"updates": 150, "batch": 16, "lr": 3e-3, "dim": 32, "decoder_dim": 32}
+    main(command(screen, tmp_path, **knobs, mask_ratio=0.5, checkpoint_every=1000))
+    painted = np.load(tmp_path / "reconstructions.npz")
+    assert painted["l2"].mean() < 0.8
+
+
+def test_config_says_what_was_seen(screen, tmp_path):
+    main(command(screen, tmp_path))
+    content = json.loads((tmp_path / "encoder/config.json").read_text())
+    assert content["phenopipe"]["inputs"]["manifest"] == [content["trained_on"]]
+    assert content["license"] is None and content["kind"] == "mae"
+    assert "licence of the weights | not stated" in (tmp_path / "encoder/README.md").read_text()
+
+
+def test_operations_of_the_papers_models():
+    small = training_flops(
+        lambda: build_autoencoder(
+            MaeKnobs(
+                crop=256,
+                patch=16,
+                dim=384,
+                depth=12,
+                heads=6,
+                decoder_dim=512,
+                decoder_depth=8,
+                decoder_heads=16,
+            ),
+            6,
+        ),
+        torch.zeros(1, 6, 256, 256),
+        torch.zeros(1, 256),
+    )
+    assert small / 1e9 == pytest.approx(52.5, rel=0.01)
+
+
+def test_held_out_images_stay_held_out_when_others_go(screen):
+    sites = screen.sites()
+    held = hold_out(sites, 2, seed=0)
+    assert held.sum() == 2
+    fewer = np.ones(len(sites), dtype=bool)
+    fewer[np.flatnonzero(~held)[:3]] = False
+    again = hold_out(sites.only(fewer), 2, seed=0)
+    kept = sites.only(fewer).table["image_id"].filter(pl.Series(again))
+    assert kept.to_list() == sites.table["image_id"].filter(pl.Series(held)).to_list()
