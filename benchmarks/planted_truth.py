@@ -33,7 +33,8 @@ def demo(seed):
 
 def without_training(config):
     """Return the demo cut down to what the switches touch: no encoder is trained."""
-    keep = {name: one for name, one in config["encoders"].items() if one["kind"] in ("timm", "pixels")}
+    kinds = ("timm", "pixels")
+    keep = {name: one for name, one in config["encoders"].items() if one["kind"] in kinds}
     judge = next(name for name, one in keep.items() if one["kind"] == "timm")
     screen = {name: one for name, one in config["screens"].items() if name == "simulated"}
     return {
@@ -89,7 +90,7 @@ def table(runs):
         wide = one if wide is None else wide.join(one, on=keys, how="full", coalesce=True)
     lines = ["| " + " | ".join(wide.columns) + " |", "|" + "---|" * len(wide.columns)]
     for row in wide.sort(keys).rows():
-        cells = [f"{v:.3f}" if isinstance(v, float) else "" if v is None else str(v) for v in row]
+        cells = [f"{v:.3f}" if isinstance(v, float) else str(v or "") for v in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -114,7 +115,7 @@ def main():
         for name, change in SWITCHES.items():
             folder = chosen.work / f"lean-{seed}-no-{name.replace(' ', '-')}"
             runs[f"no {name}"] = run(merged(lean, change), folder, chosen.cores, target)
-        print(f"\n## Switched off, seed {seed} (untrained encoder)\n\n" + table(runs), flush=True)
+        print(f"\n## Switched off, seed {seed}, untrained encoder\n\n{table(runs)}", flush=True)
 
 
 if __name__ == "__main__":

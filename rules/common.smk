@@ -32,7 +32,7 @@ except UserError as error:
 
 
 def knobs(stage, step):
-    """One step's knobs as flags, for example ['--null-draws=1000', '--seed=0']."""
+    """One step's knobs as flags, for example ['--n-null=1000', '--seed=0']."""
     return lambda wildcards: CONFIG.knobs(stage, step, **wildcards).as_flags()
 
 

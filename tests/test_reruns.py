@@ -150,7 +150,7 @@ def test_with_transform_and_manifest_frozen_only_its_own_jobs_run(home, work, tm
 
 
 def test_a_changed_knob_reruns_its_step_and_what_follows(home, work):
-    knob = {"pvalues": {**SMALL.get("consistency", {}).get("pvalues", {}), "null_draws": 333}}
+    knob = {"pvalues": {**SMALL.get("consistency", {}).get("pvalues", {}), "n_null": 333}}
     rules = {rule for rule, _, _ in planned(home, work, changed(SMALL, consistency=knob))}
     assert {"consistency_pvalues", "phenoprints_combine", "pretrain_mae"} <= rules
     assert not rules & {

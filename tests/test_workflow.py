@@ -65,10 +65,10 @@ def test_configfile_and_directory_outside_the_repository(tmp_path):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"consistency": {"pvalues": {"null_drawz": 5}}}, "consistency.pvalues.null_drawz"),
+        ({"consistency": {"pvalues": {"n_nul": 5}}}, "consistency.pvalues.n_nul"),
         (
-            {"consistency": {"pvalues": {"null_draws": "many"}}},
-            "consistency.pvalues.null_draws",
+            {"consistency": {"pvalues": {"n_null": "many"}}},
+            "consistency.pvalues.n_null",
         ),
         ({"consistensy": {}}, "consistensy"),
         ({"manifests": {"m": {"screens": ["nowhere"]}}}, "manifests.m.screens"),
