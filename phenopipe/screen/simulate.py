@@ -15,8 +15,8 @@ from phenopipe.formats.tables import write_table
 from phenopipe.formats.truth import TRUTH
 from phenopipe.formats.wells import write_wells
 from phenopipe.knobs import parse_step, run_step
-from phenopipe.screen.cells import AXES, CHANNELS, SHAPE_AXES, render_cells
-from phenopipe.screen.config import SimulateKnobs
+from phenopipe.screen.cells import AXES, SHAPE_AXES, render_cells
+from phenopipe.screen.config import CHANNELS, SimulateKnobs
 from phenopipe.screen.optics import Microscope, digitize, draw_microscope, expose, vary
 from phenopipe.screen.plates import Well, lay_out, plate_size, wells_table
 from phenopipe.screen.spoil import draw_defects, dying, spoil

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from phenopipe.screen.cells import AXES, CHANNELS
-from phenopipe.screen.config import SimulateKnobs
+from phenopipe.screen.cells import AXES
+from phenopipe.screen.config import CHANNELS, SimulateKnobs
 from phenopipe.screen.plates import Well
 from phenopipe.seeds import generator
 

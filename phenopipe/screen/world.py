@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.screen.cells import AXES, CHANNELS, SHAPE_AXES
-from phenopipe.screen.config import WorldKnobs
+from phenopipe.screen.cells import AXES, SHAPE_AXES
+from phenopipe.screen.config import CHANNELS, WorldKnobs
 from phenopipe.seeds import generator
 
 # Legend of the shape suffixes: G groups, A axes of the phenotype, S those of shape.

@@ -43,7 +43,8 @@ def test_rgb_weights_from_a_file_serve_other_channels(suffix, tmp_path):
         save_file(whole.state_dict(), path)
     encoder = prepare_encoder(knobs(), path)
     found = encoder.model.state_dict()
-    assert torch.equal(found["blocks.1.mlp.fc1.weight"], whole.state_dict()["blocks.1.mlp.fc1.weight"])
+    name = "blocks.1.mlp.fc1.weight"
+    assert torch.equal(found[name], whole.state_dict()[name])
     assert found["patch_embed.proj.weight"].shape == (16, 2, 8, 8)
     assert found["pos_embed"].shape == (1, 5, 16)
 

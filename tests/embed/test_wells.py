@@ -55,7 +55,9 @@ def test_batch_changes_nothing(encoder, screen):
 def test_bfloat16_agrees(encoder, screen):
     full = embed_wells(encoder, *screen, [0, 1], WellsKnobs())[[0, 2], -1]
     short = embed_wells(encoder, *screen, [0, 1], WellsKnobs(precision="bfloat16"))[[0, 2], -1]
-    cosine = (full * short).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(short, axis=1)
+    cosine = (
+        (full * short).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(short, axis=1)
+    )
     assert cosine.min() > 0.999
 
 
