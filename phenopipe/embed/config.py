@@ -44,6 +44,8 @@ class WellsKnobs(Knobs):
 
     batch: PositiveInt = 128
     """Crops in one pass; memory grows with it and with nothing else."""
+    blocks: Literal["all", "last"] = "all"
+    """Blocks to keep: all for probes, or the last one alone for large screens."""
     leave_out_ring: bool = False
     """Leave the outer ring of a site's crops out (paper: 36 of 64)."""
     dtype: Literal["float32", "float16"] = "float32"

@@ -46,17 +46,23 @@ def embed_wells(
     channels : list of int
         Where the pixels hold each channel of the encoder.
     knobs : WellsKnobs
-        Batch and precision.
+        Batch, precision, and which blocks to keep.
 
     Returns
     -------
     float32 array of shape (n_wells, n_blocks, dim)
         Rows of NaN for wells without a stored site.
+
+    Raises
+    ------
+    UserError
+        If the sites are smaller than a crop.
     """
     row_of = {well_id: row for row, well_id in enumerate(wells["well_id"])}
     stored = images.filter(pl.col("index").is_not_null()).sort("index")
     stored = stored.filter(pl.col("well_id").is_in(list(row_of)))
-    shape = (len(row_of), len(encoder.block_dims), max(encoder.block_dims))
+    kept = kept_blocks(encoder, knobs)
+    shape = (len(row_of), len(kept), max(encoder.block_dims))
     total_WBD, count_W = np.zeros(shape), np.zeros(len(row_of))
     if stored.is_empty():
         return np.full(shape, np.nan, dtype=np.float32)
@@ -68,13 +74,30 @@ def embed_wells(
     batches = read_ahead(pixels, stored["index"].to_list(), per_batch)
     for first, sites_NCHW in batches:
         crops_NCHW = cut_crops(sites_NCHW[:, channels], corners, crop)
-        x_NBD = _forward(encoder, crops_NCHW, knobs)
+        x_NBD = _forward(encoder, crops_NCHW, knobs)[:, kept]
         x_SBD = x_NBD.reshape(len(sites_NCHW), len(corners), *shape[1:]).sum(axis=1)
         here = rows[first : first + len(sites_NCHW)]
         np.add.at(total_WBD, here, x_SBD)
         np.add.at(count_W, here, len(corners))
     count_W[count_W == 0] = np.nan
     return (total_WBD / count_W[:, None, None]).astype(np.float32)
+
+
+def kept_blocks(encoder: Encoder, knobs: WellsKnobs) -> list[int]:
+    """Positions of the blocks that are stored, from 0."""
+    positions = list(range(len(encoder.block_dims)))
+    return positions if knobs.blocks == "all" else positions[-1:]
+
+
+def crops_a_well(images: pl.DataFrame, pixels: Any, crop: int, *, leave_out_ring: bool) -> int:  # noqa: ANN401
+    """Crops that most wells with stored sites are the mean of; 0 where no site is stored."""
+    stored = images.filter(pl.col("index").is_not_null())
+    if stored.is_empty():
+        return 0
+    sites = stored.group_by("well_id").len()["len"].mode().max()
+    return int(sites) * len(
+        crop_corners(*pixels.shape[2:], crop, leave_out_ring=leave_out_ring)
+    )
 
 
 def read_ahead(
@@ -146,19 +169,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     wells, images = read_wells(files.wells), read_images(files.images)
     places = channel_places(encoder, pixel_channels(files.pixels), files.pixels)
-    x_WBD = embed_wells(encoder, wells, images, open_pixels(files.pixels), places, knobs)
-    config = encoder.config
+    pixels, config = open_pixels(files.pixels), encoder.config
+    try:
+        x_WBD = embed_wells(encoder, wells, images, pixels, places, knobs)
+    except UserError as error:
+        raise UserError(f"{files.pixels}: {error}, wanted by encoder {files.encoder}") from None
+    kept = kept_blocks(encoder, knobs)
+    crops = crops_a_well(images, pixels, config.crop, leave_out_ring=knobs.leave_out_ring)
     write_embeddings(
         files.embeddings,
         x_WBD.astype(knobs.dtype),
         wells["well_id"].to_list(),
-        block_numbers=encoder.block_numbers,
-        block_dims=encoder.block_dims,
+        block_numbers=[encoder.block_numbers[at] for at in kept],
+        block_dims=[encoder.block_dims[at] for at in kept],
         stamp=files.stamp,
         attributes={
             "encoder": files.stamp["inputs"]["model"][0],
             "pooling": config.pooling,
             "crop": config.crop,
+            "crops_a_well": crops,
             "trimmed": config.best_block is not None,
         },
     )

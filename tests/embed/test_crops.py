@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phenopipe.embed.crops import crop_corners, cut_crops
 from phenopipe.errors import UserError
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64))
 def test_crops_lie_inside_and_never_overlap(height, width, crop):
     if min(height, width) < crop:
