@@ -94,7 +94,9 @@ def read_treated(
         treated = treated.take(treated.wells["background"].fill_null(wanted) == wanted)
     x_WD = treated.x_WD - origin(treated, knobs.origin)
     if arms is not None:
-        subtract_arm_offsets(x_WD, treated.wells["gene"], arms)
+        # Only a cut chromosome has the bias: an siRNA against the same gene does not.
+        cut = pl.when(pl.col("kind") == "knockout").then("gene")
+        subtract_arm_offsets(x_WD, treated.wells.select(cut.alias("gene"))["gene"], arms)
     return replace(treated, x_WD=x_WD)
 
 
