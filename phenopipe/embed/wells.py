@@ -94,10 +94,9 @@ def crops_a_well(images: pl.DataFrame, pixels: Any, crop: int, *, leave_out_ring
     stored = images.filter(pl.col("index").is_not_null())
     if stored.is_empty():
         return 0
-    sites = stored.group_by("well_id").len()["len"].mode().max()
-    return int(sites) * len(
-        crop_corners(*pixels.shape[2:], crop, leave_out_ring=leave_out_ring)
-    )
+    sites = int(stored.group_by("well_id").len()["len"].mode().to_numpy().max())
+    height, width = pixels.shape[2:]
+    return sites * len(crop_corners(height, width, crop, leave_out_ring=leave_out_ring))
 
 
 def read_ahead(
