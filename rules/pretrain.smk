@@ -28,6 +28,8 @@ rule pretrain_mae:
         "logs/benchmarks/pretrain/mae/{encoder}.tsv"
     wildcard_constraints:
         encoder=encoders_of("mae", "ca_mae"),
+    # Training is the longest way through the DAG: start it as soon as its input is there.
+    priority: 10
     conda:
         "../envs/phenopipe.yaml"
     threads: 2
@@ -70,6 +72,8 @@ rule pretrain_classifier:
         "logs/benchmarks/pretrain/classifier/{encoder}.tsv"
     wildcard_constraints:
         encoder=encoders_of("classifier"),
+    # Training is the longest way through the DAG: start it as soon as its input is there.
+    priority: 10
     conda:
         "../envs/phenopipe.yaml"
     threads: 2
