@@ -39,8 +39,8 @@ class WellsKnobs(Knobs):
     """Robust deviations by which both measures of focus may lie below those of controls."""
     max_dead_cells: Share = 0.4
     """Share of dead cells that a well may have more than controls."""
-    max_saturation: Share = 0.05
-    """Share of saturated pixels that a channel may have."""
+    max_saturation: Share = 0.2
+    """Share of the pixels with cells that may be saturated, in any channel."""
     max_artefact: PositiveFloat = 4.0
     """Robust deviations by which the brightest spot of a field may stick out of the plate."""
     min_foreground: Share = 0.01

@@ -105,8 +105,15 @@ def objects_score(plates: Plates) -> Float:
 
 
 def saturation_score(plates: Plates) -> Float:
-    """Largest share of saturated pixels of any channel."""
-    return np.asarray(plates.by_channel("saturation").max(axis=1))
+    """Saturated pixels as a part of those with cells, in the channel where it is largest.
+
+    Notes
+    -----
+    Counted against the whole field, an overexposed field of few cells would pass. A field
+    with hardly any cells is judged as if they covered a fiftieth of it.
+    """
+    cells_NC = np.maximum(plates.by_channel("foreground"), 0.02)
+    return np.asarray((plates.by_channel("saturation") / cells_NC).max(axis=1))
 
 
 def foreground_score(plates: Plates) -> Float:
