@@ -50,7 +50,7 @@ def embed_section(encoders: pl.DataFrame) -> Section:
             "every block of an encoder; alignment reads the last."
         )
         pieces = [Prose(text), table_of(encoders.sort("screen", "encoder"), header)]
-        answer = f"{tell(encoders['encoder'].n_unique())} encoders embedded the wells"
+        answer = f"encoders: {', '.join(sorted(encoders['encoder'].unique()))}"
     return Section(
         "embed",
         "Embeddings",

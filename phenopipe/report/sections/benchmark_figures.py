@@ -6,7 +6,7 @@ import altair as alt
 import numpy as np
 import polars as pl
 
-from phenopipe.report.charts import data_of, specification
+from phenopipe.report.charts import CATEGORIES, data_of, specification
 from phenopipe.report.pieces import Figure, Piece
 from phenopipe.report.sections.benchmark_tables import CHANCE, recall_metric
 
@@ -107,10 +107,12 @@ def magnitude_figures(magnitudes: pl.DataFrame) -> list[Piece]:
 
 
 def _magnitude_distribution(magnitudes: pl.DataFrame) -> Figure:
+    """Draw the energy distances of all conditions on a logarithmic axis, by encoder."""
     frames = []
     for (encoder,), part in magnitudes.group_by("encoder", maintain_order=True):
         value = part["energy_distance"].to_numpy()
-        edges = np.linspace(min(0.0, value.min()), np.quantile(value, 0.99) + 1e-9, BINS + 1)
+        least = max(float(np.quantile(value, 0.01)), 1e-3 * float(value.max()), 1e-9)
+        edges = np.geomspace(least, max(float(value.max()), 1.01 * least), BINS + 1)
         count = np.histogram(np.clip(value, edges[0], edges[-1]), edges)[0]
         frames.append(
             pl.DataFrame({"low": edges[:-1], "high": edges[1:], "n": count}).with_columns(
@@ -118,13 +120,21 @@ def _magnitude_distribution(magnitudes: pl.DataFrame) -> Figure:
             )
         )
     base = alt.Chart(data_of(pl.concat(frames, how="diagonal_relaxed")))
-    bars = base.mark_bar(binSpacing=0.5).encode(
-        x=alt.X("low:Q", bin="binned", title="energy distance", axis=alt.Axis(tickCount=5)),
+    bars = base.mark_rect().encode(
+        x=alt.X(
+            "low:Q",
+            title="energy distance",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(tickCount=4, format="~g"),
+        ),
         x2="high:Q",
         y=alt.Y("n:Q", title="conditions", axis=alt.Axis(tickCount=3)),
+        y2=alt.datum(0),
         tooltip=[alt.Tooltip("low:Q", format=".2f"), "n:Q"],
     )
-    rule = base.mark_rule(strokeDash=[4, 3]).encode(x="mean(null):Q")
+    rule = base.mark_rule(strokeDash=[4, 3], strokeWidth=2, color=CATEGORIES[1]).encode(
+        x="mean(null):Q"
+    )
     chart = (
         alt.layer(bars, rule)
         .properties(width=200, height=90)

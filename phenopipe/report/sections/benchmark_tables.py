@@ -6,6 +6,7 @@ from phenopipe.report.pieces import Table, tell
 
 RECALL = ("recall_sampled_0.05_0.95", "recall_all_pairs_0.05_0.95")
 CHANCE = 0.10
+HOW_TO_READ = "b: the block that embeds. Higher is better, best in bold."
 
 
 def recall_metric(part: pl.DataFrame) -> str:
@@ -34,14 +35,17 @@ def recall_table(part: pl.DataFrame) -> Table | None:
     if not columns:
         return None
     frame = _cells(part, columns)
-    null = "sampled null" if "sampled" in metric else "all pairs as null"
-    caption = (
-        f"Recall of known pairs among the outer 5 % of cosines ({null}; chance {CHANCE:.2f}), "
-        "and replicate consistency (KS, CVM: medians over technical pairs). b: the block that "
-        "embeds, – where blocks do not apply. Higher is better, best in bold. Shape: paper "
-        "Table 1."
-    )
-    return _ranked_table(frame, list(columns), caption)
+    told = []
+    if sources:
+        null = "sampled null" if "sampled" in metric else "all pairs as null"
+        told.append(
+            f"Recall of known pairs among the outer 5 % of cosines, by source ({null}; chance "
+            f"{CHANCE:.2f})."
+        )
+    if len(columns) > len(sources):
+        told.append("Replicate consistency (KS, CVM): medians over technical pairs.")
+    told.append(f"{HOW_TO_READ} Shape: paper Table 1.")
+    return _ranked_table(frame, list(columns), " ".join(told))
 
 
 def compound_table(part: pl.DataFrame) -> Table | None:
@@ -66,12 +70,20 @@ def compound_table(part: pl.DataFrame) -> Table | None:
     order = [
         "avg. precision", "± sd", "z of precision", "energy distance", "± MAD", "z of energy",
     ]  # fmt: skip
-    caption = (
-        "Mean average precision of compound-gene retrieval at the best concentration (± sd "
-        "over seeds), and mean energy distance from the controls (± MAD over conditions), with "
-        "z-scores over a random baseline. Shape: paper Table 3."
-    )
-    return _ranked_table(frame, [c for c in order if c in columns], caption, spreads=("±",))
+    told = []
+    if "avg. precision" in columns:
+        told.append(
+            "Mean average precision of compound-gene retrieval at the best concentration, ± sd "
+            "over seeds, z over random scores."
+        )
+    if "energy distance" in columns:
+        told.append(
+            "Mean energy distance from the controls, ± MAD over conditions, z over as many "
+            "control wells."
+        )
+    told.append(f"{HOW_TO_READ} Shape: paper Table 3.")
+    shown = [name for name in order if name in columns]
+    return _ranked_table(frame, shown, " ".join(told), spreads=("±",))
 
 
 def _z_of_precision(part: pl.DataFrame) -> pl.Series:

@@ -86,8 +86,10 @@ def phenoprints_section(
         pieces += _choices(funnel, manifest)
         if manifest in combined and combined[manifest].height:
             pieces += _judges(combined[manifest])
+        first = funnel["steps"][0]
         answers.append(
-            f"{manifest}: {tell(last['wells'])} wells, {tell(last['images'])} images"
+            f"{manifest}: {tell(last['wells'])} wells, {tell(last['conditions'])} of "
+            f"{tell(first['conditions'])} conditions"
         )
     if strongest:
         caption = "Conditions with the smallest combined p-values; controls for comparison."
@@ -107,8 +109,11 @@ def _facts(manifest: str, funnel: dict[str, Any]) -> list[tuple[str, str]]:
     first, last = funnel["steps"][0], funnel["steps"][-1]
     facts = [
         (tell(last["wells"]), f"wells in manifest {manifest}"),
-        (tell(last["images"]), f"images, of {tell(first['images'])}"),
-        (tell(last["conditions"]), f"conditions, of {tell(first['conditions'])}"),
+        *(
+            (tell(last[counted]), f"{counted}, of {tell(first[counted])}")
+            for counted in ("images", "conditions")
+            if first[counted]
+        ),
     ]
     if funnel.get("untestable") is not None:
         facts.append((tell(funnel["untestable"]), "of the wells are untested controls"))
@@ -119,8 +124,9 @@ def _facts(manifest: str, funnel: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _steps_table(steps: list[dict[str, Any]], caption: str) -> Table:
-    rows = [[f"{r['step']}  {r['name']}", *(tell(r[c]) for c in COUNTED)] for r in steps]
-    return Table(["after step", *COUNTED], rows, caption, frozenset(range(1, 6)))
+    shown = [c for c in COUNTED if steps[0][c]]
+    rows = [[f"{r['step']}  {r['name']}", *(tell(r[c]) for c in shown)] for r in steps]
+    return Table(["after step", *shown], rows, caption, frozenset(range(1, len(shown) + 1)))
 
 
 def _roles_table(steps: list[dict[str, Any]]) -> Table:
