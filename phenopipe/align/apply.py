@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 from phenopipe.align.config import ApplyKnobs
 from phenopipe.align.controls import Floats
-from phenopipe.align.embedded import Fitted, fitted_wells, read_embedded, require_controls
+from phenopipe.align.embedded import (
+    Fitted,
+    encoder_behind,
+    fitted_wells,
+    read_embedded,
+    require_controls,
+)
 from phenopipe.align.methods import restore_normalizer
 from phenopipe.errors import UserError
 from phenopipe.formats.aligned import write_aligned
@@ -61,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     transform = read_transform(files.transform)
+    encoder_behind([files.embeddings], transform.settings.get("encoder"))
     wells, x_WD = read_embedded(files.embeddings, files.wells)
     role, holdout, seed = (transform.settings[k] for k in ("control_role", "holdout", "seed"))
     fitted = fitted_wells(wells, role, holdout, seed)

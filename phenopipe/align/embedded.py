@@ -1,5 +1,6 @@
 """An experiment's wells that pass qc, with their raw embeddings and who is fitted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.embeddings import read_block, read_well_ids
+from phenopipe.formats.embeddings import read_attributes, read_block, read_well_ids
 from phenopipe.formats.qc import passing_wells
 from phenopipe.seeds import hash_uniform
 
@@ -62,6 +63,32 @@ def read_embedded(embeddings: Path, wells: Path) -> Embedded:
     if not finite_W.all():
         print(f"{embeddings}: {(~finite_W).sum()} wells without a finite embedding set aside")
     return Embedded(passing.filter(finite_W), x_WD[finite_W])
+
+
+def encoder_behind(embeddings: Sequence[Path], known: str | None = None) -> str | None:
+    """Fingerprint of the encoder behind some embeddings; None where a store names none.
+
+    Parameters
+    ----------
+    embeddings : list of Path
+        Stores that must come from one encoder (or hold the same features).
+    known : str
+        The fingerprint that they must have, if it is known.
+
+    Raises
+    ------
+    UserError
+        If they differ: equal numbers of features do not make them the same features.
+    """
+    for path in embeddings:
+        found = read_attributes(path).get("encoder")
+        if known is not None and found is not None and found != known:
+            raise UserError(
+                f"{path}: embeddings of encoder or features {found}, wanted {known} as in the"
+                " other experiments"
+            )
+        known = known or found
+    return known
 
 
 def fitted_wells(wells: pl.DataFrame, role: str, holdout: float, seed: int) -> Fitted:

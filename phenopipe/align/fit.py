@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,12 @@ import numpy as np
 
 from phenopipe.align.config import FitKnobs
 from phenopipe.align.controls import Floats
-from phenopipe.align.embedded import fitted_wells, read_embedded, require_controls
+from phenopipe.align.embedded import (
+    encoder_behind,
+    fitted_wells,
+    read_embedded,
+    require_controls,
+)
 from phenopipe.align.methods import make_normalizer
 from phenopipe.align.moments import moments
 from phenopipe.errors import UserError
@@ -152,7 +158,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     pairs = experiment_files(files.embeddings, files.wells, knobs.experiments)
+    encoder = encoder_behind([store for store, _ in pairs.values()])
     transform = fit_transform(partial(read_parts, pairs, knobs), knobs)
+    transform = replace(transform, settings={**transform.settings, "encoder": encoder})
     write_transform(files.transform, transform, files.stamp)
     n_features, n_aligned = transform.projection.shape
     print(

@@ -1,5 +1,6 @@
 """Step ``profiles``: features that came with a screen, in the form of embeddings."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,6 +23,14 @@ def profiles_as_embeddings(wells: pl.DataFrame, profiles: pl.DataFrame) -> NDArr
     return x_WD[:, None, :]
 
 
+def fingerprint_of_features(names: Sequence[str]) -> str:
+    """Digest of the features' names in order: what stands for the encoder's fingerprint.
+
+    Alignment compares it, so that experiments never mix columns of different features.
+    """
+    return hashlib.sha256("\x1f".join(names).encode()).hexdigest()[:16]
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``embed_profiles``."""
     files, _ = parse_step(
@@ -41,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         block_numbers=[1],
         block_dims=[x_WBD.shape[2]],
         stamp=files.stamp,
-        attributes={"encoder": files.stamp["inputs"]["profiles"][0], "trimmed": False},
+        attributes={
+            "encoder": fingerprint_of_features(feature_names(profiles)),
+            "trimmed": False,
+        },
     )
 
 

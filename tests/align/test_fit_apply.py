@@ -10,6 +10,7 @@ from phenopipe.align.pca import ControlPCANormalizer
 from phenopipe.align.tvn import TypicalVariationNormalizer
 from phenopipe.errors import UserError
 from phenopipe.formats.aligned import read_aligned
+from phenopipe.formats.embeddings import read_block, read_well_ids, write_embeddings
 from phenopipe.formats.qc import read_qc_wells, write_qc_wells
 from phenopipe.formats.transforms import read_transform
 
@@ -152,3 +153,24 @@ def test_mistakes_in_the_files_are_told(screen):
         transform = fit.fit_transform(lambda: [wide], fit.FitKnobs())
         everyone = Fitted(np.ones(1, bool), np.ones(1, bool))
         apply.align_experiment(np.zeros((1, 2)), everyone, transform)
+
+
+def rename_encoder(folder, name, encoder):
+    ids, x_WD = read_well_ids(folder / f"{name}.zarr"), read_block(folder / f"{name}.zarr")
+    facts = {"block_numbers": [1], "block_dims": [x_WD.shape[1]], "stamp": {}}
+    attributes = {"encoder": encoder}
+    write_embeddings(
+        folder / f"{name}.zarr", x_WD[:, None], ids, **facts, attributes=attributes
+    )
+
+
+def test_embeddings_of_different_encoders_or_features_never_meet(screen):
+    folder, names = screen
+    for name in names:
+        rename_encoder(folder, name, "one")
+    transform = run_fit(folder, names)
+    rename_encoder(folder, names[2], "other")
+    with pytest.raises(UserError, match=r"experiment-3.zarr: embeddings of encoder .* other"):
+        run_fit(folder, names)
+    with pytest.raises(UserError, match="encoder or features other, wanted one"):
+        run_apply(folder, names[2], transform, "never.parquet")
