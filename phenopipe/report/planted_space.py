@@ -135,7 +135,10 @@ def arm_rows(
     -----
     Bias: mean cosine of genes of one arm less that of genes of different arms. Genes as on
     the map: wells seen from the controls of their experiment, with or without the arm's
-    offset, as a spherical mean. What is left counts as bias whatever its sign.
+    offset, as a spherical mean. What is left counts as bias whatever its sign. An offset is
+    the mean of the very genes that it is judged on: without any bias left, n independent
+    genes from which their own mean is taken have a mean cosine of -1/(n - 1), so that much
+    is added back on corrected arms.
     """
     biased = truth.filter(status="arm")["gene"].drop_nulls().unique()
     known = arms.filter(pl.col("gene").is_in(biased.implode()), pl.col("arm").is_not_null())
@@ -154,7 +157,8 @@ def arm_rows(
     )
     weights_BG = np.vstack([np.ones(len(arm_G)), drawn_BG])
     before_B = _arm_bias(before_GD[seen_G], arm_G, weights_BG)
-    after_B = _arm_bias(after_GD[seen_G], arm_G, weights_BG)
+    corrected_G = known["corrected"].to_numpy()[seen_G]
+    after_B = _arm_bias(after_GD[seen_G], arm_G, weights_BG, corrected_G)
     there_B = before_B > 0
     removed_B = 1 - np.abs(after_B) / np.where(there_B, before_B, np.nan)
     shared = {"encoder": encoder, "source": "unexpressed genes", "n": len(arm_G)}
@@ -189,7 +193,10 @@ def gene_directions(
 
 
 def _arm_bias(
-    x_GD: NDArray[np.float64], arm_G: NDArray[np.str_], weight_BG: NDArray[np.float64]
+    x_GD: NDArray[np.float64],
+    arm_G: NDArray[np.str_],
+    weight_BG: NDArray[np.float64],
+    without_own_mean_G: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Mean cosine within arms less between arms, for each weighting of genes."""
     length_G1 = np.linalg.norm(x_GD, axis=1, keepdims=True)
@@ -197,6 +204,10 @@ def _arm_bias(
     first, second = np.triu_indices(len(arm_G), k=1)
     cosine_P = np.einsum("pd,pd->p", unit_GD[first], unit_GD[second])
     same_P = arm_G[first] == arm_G[second]
+    if without_own_mean_G is not None:
+        n_of_arm = dict(zip(*np.unique(arm_G, return_counts=True), strict=True))
+        lost_G = [1 / max(n_of_arm[arm] - 1, 1) for arm in arm_G] * without_own_mean_G
+        cosine_P = cosine_P + np.where(same_P, lost_G[first], 0.0)
     weight_BP = weight_BG[:, first] * weight_BG[:, second]
     within = (weight_BP * same_P) @ cosine_P / np.maximum((weight_BP * same_P).sum(axis=1), 1)
     other = ~same_P

@@ -6,7 +6,7 @@ from phenopipe.formats.aligned import write_aligned
 from phenopipe.formats.embeddings import write_embeddings
 from phenopipe.formats.truth import TRUTH
 from phenopipe.report.config import TruthKnobs
-from phenopipe.report.planted_space import alignment_rows, arm_rows
+from phenopipe.report.planted_space import _arm_bias, alignment_rows, arm_rows
 from phenopipe.report.scatter import every_well, principal_plane, sample_encoder
 from phenopipe.report.separability import separability
 from tests.report.made_up import EXPERIMENTS, GENES, make_wells, stamp
@@ -124,17 +124,15 @@ def test_sample_takes_as_many_wells_of_each_experiment_and_keeps_rows_together(s
     assert shift_N == pytest.approx(np.array(wanted), abs=1e-3)
 
 
-def arms_table(of_arm, offsets):
+def arms_table(of_arm, offsets, corrected=True):
     genes = GENES[4:]
+    offset_GD = np.array([of_arm[g] * offsets for g in genes], dtype=np.float32)
     return pl.DataFrame(
         {
             "gene": genes,
             "arm": [f"arm{n // 2}" for n in range(4)],
-            "corrected": [True] * 4,
-            "offset": pl.Series(
-                np.array([of_arm[g] * offsets for g in genes], dtype=np.float32),
-                dtype=pl.Array(pl.Float32, DIM),
-            ),
+            "corrected": [corrected] * 4,
+            "offset": pl.Series(offset_GD, dtype=pl.Array(pl.Float32, DIM)),
         }
     )
 
@@ -144,11 +142,23 @@ def test_arm_offsets_remove_the_bias_and_no_offsets_remove_none(space):
     truth = truth_of({gene: "arm" for gene in GENES[4:]})
     none, whole = (
         {row["metric"]: row["value"] for row in arm_rows("mae", aligned, table, truth, KNOBS)}
-        for table in (arms_table(of_arm, 0.0), arms_table(of_arm, 1.0))
+        for table in (arms_table(of_arm, 0.0, corrected=False), arms_table(of_arm, 1.0, False))
     )
     assert none["arm_bias_before"] == pytest.approx(none["arm_bias_after"])
     assert none["arm_bias_before"] > 0.7 and none["arm_bias_removed"] == pytest.approx(0)
     assert abs(whole["arm_bias_after"]) < 0.5 < whole["arm_bias_removed"]
+
+
+def test_genes_without_their_own_mean_count_as_unbiased():
+    rng = np.random.default_rng(0)
+    x_GD = rng.normal(size=(24, 200))
+    arm_G = np.repeat(["1p", "2q"], 12)
+    for arm in ("1p", "2q"):
+        x_GD[arm_G == arm] -= x_GD[arm_G == arm].mean(axis=0)
+    weights = np.ones((1, 24))
+    assert _arm_bias(x_GD, arm_G, weights)[0] == pytest.approx(-1 / 11, abs=0.01)
+    judged = _arm_bias(x_GD, arm_G, weights, np.ones(24, dtype=bool))
+    assert judged[0] == pytest.approx(0, abs=0.01)
 
 
 def test_a_screen_without_biased_arms_has_no_figure_of_them(space):
