@@ -74,5 +74,7 @@ def _most_alike(found: dict[str, Any]) -> str:
 
 
 def _label(entity: str, concentration: str, kind: str) -> pl.Expr:
-    dose = pl.format("{} {} µM", entity, concentration)
+    # A whole number of micromolar is written without its decimal point.
+    amount = pl.col(concentration).cast(pl.String).str.replace(r"\.0$", "")
+    dose = pl.format("{} {} µM", entity, amount)
     return pl.when(pl.col(kind) == "compound").then(pl.coalesce(dose, entity)).otherwise(entity)

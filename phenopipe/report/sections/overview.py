@@ -85,13 +85,13 @@ def rerun_section() -> Section:
     """Say how to make this page again, and how to rerun a part."""
     pieces: list[Piece] = [
         Prose("What is up to date is not run again; this says what would be, and why:"),
-        Code("snakemake --profile profiles/local --dry-run all"),
+        Code("snakemake --profile local --dry-run all"),
         Prose("Run everything, here or on a cluster:"),
-        Code("snakemake --profile profiles/local all\nsnakemake --profile slurm all"),
+        Code("snakemake --profile local all\nsnakemake --profile slurm all"),
         Prose("Run up to one stage, or one stage again:"),
         Code(
-            "snakemake --profile profiles/local align\n"
-            "snakemake --profile profiles/local --forcerun align_fit -- all"
+            "snakemake --profile local align\n"
+            "snakemake --profile local --forcerun align_fit -- all"
         ),
         Prose(
             "A knob is changed in `workflow_config.yaml`; the steps that read it, and what "
