@@ -228,7 +228,7 @@ def build_encoder(
         num_heads=heads,
         qkv_bias=False,
         qk_norm=True,
-        init_values=LAYER_SCALE,
+        init_values=options.pop("layer_scale", LAYER_SCALE),
         block_fn=ParallelScalingBlock,
         **options,
     )
@@ -295,6 +295,8 @@ class MaskedAutoencoder(nn.Module):
         loss = (1 - alpha) * L2 + alpha * Fourier.
     drop_path : float
         Stochastic depth of the last block; it grows linearly from 0 at the first.
+    layer_scale : float
+        What each block's output is multiplied with before any training.
     """
 
     def __init__(
@@ -314,6 +316,7 @@ class MaskedAutoencoder(nn.Module):
         fourier: FourierForm = "as_released",
         fourier_weight: float = 0.01,
         drop_path: float = 0.0,
+        layer_scale: float = LAYER_SCALE,
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -321,8 +324,8 @@ class MaskedAutoencoder(nn.Module):
         self.mask_ratio = mask_ratio
         self.fourier: FourierForm = fourier
         self.fourier_weight = fourier_weight
-        sizes: dict[str, Any] = {"dim": dim, "depth": depth, "heads": heads}
-        sizes |= {"crop": crop, "patch": patch, "mlp_ratio": mlp_ratio}
+        sizes: dict[str, Any] = {"dim": dim, "depth": depth, "heads": heads, "crop": crop}
+        sizes |= {"patch": patch, "mlp_ratio": mlp_ratio, "layer_scale": layer_scale}
         self.encoder: VisionTransformer = self._build_encoder(channels=channels, **sizes)
         sizes = {"dim": decoder_dim, "depth": decoder_depth, "heads": decoder_heads}
         self.decoder = self._build_decoder(channels=channels, width=dim, **sizes)
@@ -369,11 +372,9 @@ class MaskedAutoencoder(nn.Module):
         ----------
         images_NCHW : tensor
             Raw crops; standardized here, and the target is the same standardized crop.
-        noise_NL : tensor
-            Uniform noise that orders the patches for masking.
-        drop_NB : tensor
-            Uniform noise, one number a crop and block, that decides in training which
-            crops skip a block; needed where ``drop_path`` is above 0.
+        noise_NL, drop_NB : tensors
+            Uniform noise: orders the patches for masking; decides in training which crops
+            skip a block, needed where ``drop_path`` is above 0.
 
         Raises
         ------

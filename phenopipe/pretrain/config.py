@@ -79,6 +79,9 @@ class MaeKnobs(TrainingKnobs):
     """Weight alpha of the Fourier term; L2 weighs 1 - alpha."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Stochastic depth of the last block, rising linearly from 0 (paper: 0.1, 0.3, 0.6)."""
+    layer_scale: PositiveFloat = 1e-4
+    """LayerScale before training (paper: 1e-4, for hundreds of epochs; short trainings learn
+    faster from 0.1)."""
     pooling: Literal["mean", "class"] = "mean"
     """How tokens become an embedding: mean of patch tokens, or the class token."""
     held_out: PositiveInt = 16

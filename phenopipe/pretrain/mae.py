@@ -51,7 +51,7 @@ def build_autoencoder(knobs: MaeKnobs, channels: int) -> MaskedAutoencoder:
             include={
                 *("crop", "patch", "dim", "depth", "heads", "mlp_ratio", "mask_ratio"),
                 *("decoder_dim", "decoder_depth", "decoder_heads"),
-                *("fourier", "fourier_weight", "drop_path"),
+                *("fourier", "fourier_weight", "drop_path", "layer_scale"),
             }
         ),
     )
