@@ -38,8 +38,7 @@ def _check_features(profiles: pl.DataFrame, where: Path) -> None:
     names = feature_names(profiles)
     if not names:
         raise UserError(f"{where}: no feature column, wanted at least one beside well_id")
+    schema = profiles.schema
     for name in names:
-        if profiles.schema[name] != pl.Float32:
-            raise UserError(
-                f"{where}: feature {name!r} is {profiles.schema[name]}, wanted Float32"
-            )
+        if schema[name] != pl.Float32:
+            raise UserError(f"{where}: feature {name!r} is {schema[name]}, wanted Float32")

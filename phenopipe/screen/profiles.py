@@ -39,10 +39,11 @@ def feature_columns(rows: pl.DataFrame, knobs: ProfilesKnobs) -> list[str]:
             f"{rows[TABLE][0]}: no feature column, wanted one that does not start with "
             f"{knobs.metadata_prefix!r} (metadata_prefix, feature_prefixes)"
         )
+    schema = rows.schema
     for name in names:
-        if not (rows.schema[name].is_numeric() or rows.schema[name] == pl.Null):
+        if not (schema[name].is_numeric() or schema[name] == pl.Null):
             raise UserError(
-                f"{rows[TABLE][0]}: feature {name!r} holds {rows.schema[name]}, wanted "
+                f"{rows[TABLE][0]}: feature {name!r} holds {schema[name]}, wanted "
                 "numbers; name it in leave_out or give metadata_prefix"
             )
     return names
