@@ -173,7 +173,7 @@ def arm_rows(
 def gene_directions(
     aligned: Mapping[str, Path], genes: list[str], offset_GD: Floats
 ) -> NDArray[np.float64]:
-    """Spherical mean of each gene's wells, offsets taken off first; zero if it has none."""
+    """Spherical mean of each gene's knockouts, offsets taken off; zero if it has none."""
     at = {gene: row for row, gene in enumerate(genes)}
     sum_GD = np.zeros(offset_GD.shape)
     for experiment in sorted(aligned):
@@ -181,7 +181,7 @@ def gene_directions(
         controls_W = (wells["role"] == CONTROL).to_numpy()
         if not controls_W.any():
             continue
-        single = conditions(wells).filter(pl.col("n_perturbations") == 1).drop_nulls("gene")
+        single = conditions(wells).filter(pl.col("n_perturbations") == 1, kind="knockout")
         gene_of = dict(single.select("well_id", "gene").iter_rows())
         row_W = np.array([at.get(gene_of.get(w, ""), -1) for w in wells["well_id"]])
         mine = row_W >= 0
