@@ -232,8 +232,6 @@ class Wiring:
     def truth_files(self, kind: str) -> list[str]:
         """Files of one kind that belong to the screen whose truth is held against results."""
         screen = self.truth_screen()
-        if kind == "genes":
-            return [f"results/screen/{screen}/genes.parquet"]
         keep = {
             path
             for path in self.made[kind]

@@ -18,8 +18,6 @@ rule report_truth:
         embeddings=of_truth("embeddings"),
         aligned=of_truth("aligned"),
         arms=of_truth("arms"),
-        genes=of_truth("genes"),
-        maps=of_truth("maps"),
         recall_pairs=of_truth("recall_pairs"),
         predictions=of_truth("predictions"),
         blocks=of_truth("blocks"),
@@ -48,8 +46,6 @@ rule report_truth:
             --embeddings {input.embeddings:q} \
             --aligned {input.aligned:q} \
             --arms {input.arms:q} \
-            --genes {input.genes:q} \
-            --maps {input.maps:q} \
             --recall-pairs {input.recall_pairs:q} \
             --predictions {input.predictions:q} \
             --blocks {input.blocks:q} \

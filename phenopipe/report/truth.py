@@ -39,8 +39,6 @@ INPUTS = (
     "embeddings",
     "aligned",
     "arms",
-    "genes",
-    "maps",
     "recall_pairs",
     "predictions",
     "blocks",
