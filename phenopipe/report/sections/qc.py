@@ -108,6 +108,8 @@ def _by_role(counts: pl.DataFrame) -> Piece:
 def _by_experiment(flags: pl.DataFrame) -> Figure:
     """Draw the share of wells flagged by each test in each experiment."""
     named = flags.with_columns(pl.col("test").str.replace_all("_", " "))
+    if named["experiment"].n_unique() < named.select("screen", "experiment").n_unique():
+        named = named.with_columns(experiment=pl.format("{}/{}", "screen", "experiment"))
     shares = named.group_by("screen", "experiment", "test").agg(
         share=pl.col("n_failed").sum() / pl.col("n_wells").sum()
     )
