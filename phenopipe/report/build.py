@@ -42,6 +42,7 @@ from phenopipe.report.gather import (
 )
 from phenopipe.report.pieces import Section
 from phenopipe.report.scatter import (
+    TOLD,
     every_well,
     files_by_encoder,
     held_out_controls,
@@ -203,7 +204,7 @@ def alignments(files: StepFiles, knobs: PageKnobs) -> list[Alignment]:
         drawn, held = samples["all"], samples.get("controls")
         plane_before, share_before = principal_plane(drawn.before)
         plane_after, share_after = principal_plane(drawn.after)
-        apart = pl.DataFrame()
+        apart = pl.DataFrame(schema=TOLD)
         if held is not None:
             apart = held.apart(folds=knobs.folds, seed=knobs.seed)
         shares = (*map(float, share_before), *map(float, share_after))

@@ -18,6 +18,15 @@ from phenopipe.report.separability import separability
 from phenopipe.seeds import generator
 
 Floats = NDArray[np.floating]
+TOLD = {
+    "cell_type": pl.String,
+    "phase": pl.String,
+    "accuracy": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+    "chance": pl.Float64,
+    "n": pl.Int64,
+}
 Chooser = Callable[[pl.DataFrame], pl.DataFrame]
 
 
@@ -147,8 +156,8 @@ def experiments_told_apart(
     Returns
     -------
     DataFrame
-        ``cell_type, phase, accuracy, low, high, chance, n``: one row for each cell type
-        with several experiments, and for all together, before and after.
+        Columns of ``TOLD``: one row for each cell type with several experiments, and for
+        all together, before and after; none where wells are too few to tell.
     """
     rows = []
     types = ["all", *sorted(wells["cell_type"].unique())]
@@ -162,4 +171,4 @@ def experiments_told_apart(
             told = separability(x[of_type_N], label_N, rng=rng, folds=folds)
             if told is not None:
                 rows.append({"cell_type": cell_type, "phase": phase, **vars(told)})
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema=TOLD)

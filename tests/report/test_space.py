@@ -6,8 +6,10 @@ from phenopipe.formats.aligned import write_aligned
 from phenopipe.formats.embeddings import write_embeddings
 from phenopipe.formats.truth import TRUTH
 from phenopipe.report.config import TruthKnobs
+from phenopipe.report.pieces import Table
 from phenopipe.report.planted_space import _arm_bias, alignment_rows, arm_rows
 from phenopipe.report.scatter import every_well, principal_plane, sample_encoder
+from phenopipe.report.sections.alignment import Alignment, align_section, plane_frame
 from phenopipe.report.separability import separability
 from tests.report.made_up import EXPERIMENTS, GENES, make_wells, stamp
 
@@ -164,3 +166,14 @@ def test_genes_without_their_own_mean_count_as_unbiased():
 def test_a_screen_without_biased_arms_has_no_figure_of_them(space):
     aligned, _, of_arm = space
     assert arm_rows("mae", aligned, arms_table(of_arm, 1.0), truth_of({}), KNOBS) == []
+
+
+def test_too_few_wells_to_tell_experiments_apart_give_an_empty_table_and_a_whole_section(space):
+    aligned, embeddings, _ = space
+    choose = {"few": (3, every_well)}
+    few = sample_encoder(aligned, embeddings, choose, seed=0)["few"]
+    told = few.apart(folds=5, seed=0)
+    assert told.is_empty() and "cell_type" in told.columns
+    plane = plane_frame(few.wells, np.zeros((3, 2)), np.zeros((3, 2)))
+    section = align_section([Alignment("s", "mae", plane, (0, 0, 0, 0), told)])
+    assert not any(isinstance(piece, Table) for piece in section.pieces) and section.pieces
