@@ -71,7 +71,7 @@ def replicates_figure(part: pl.DataFrame) -> list[Piece]:
         return []
     base = alt.Chart(data_of(shown)).encode(y=alt.Y("encoder:N", title=None))
     bars = base.mark_bar(cornerRadiusEnd=2, height={"band": 0.55}, opacity=0.85).encode(
-        x=alt.X("value:Q", title=None),
+        x=alt.X("value:Q", title=None, axis=alt.Axis(tickCount=4)),
         tooltip=["encoder:N", "what:N", alt.Tooltip("value:Q", format=".3f"), "n:Q"],
     )
     rules = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q")

@@ -22,8 +22,8 @@ def near_of_map(neighbours: pl.DataFrame, *, a_row: int, max_rows: int) -> dict[
     Returns
     -------
     dict
-        ``names``, ``near`` (for each name the list of its neighbours; null for names that
-        only occur as neighbours) and ``left_out``, the number of rows not kept.
+        ``names``, ``near`` (for each name its nearest and its most opposed; null for names
+        that only occur as neighbours) and ``left_out``, the number of rows not kept.
     """
     labelled = neighbours.filter(pl.col("rank").abs() <= a_row).with_columns(
         row=_label("entity", "concentration_um", "kind"),
@@ -33,11 +33,16 @@ def near_of_map(neighbours: pl.DataFrame, *, a_row: int, max_rows: int) -> dict[
     kept = labelled.filter(pl.col("row").is_in(rows[:max_rows]))
     names = rows[:max_rows] + sorted(set(kept["other"]) - set(rows[:max_rows]))
     number = {name: at for at, name in enumerate(names)}
-    near: list[list[list[float]] | None] = [None] * len(names)
-    ordered = kept.sort("row", pl.col("rank") < 0, pl.col("rank").abs())
+    near: list[list[list[list[float]]] | None] = [None] * len(names)
+    ordered = kept.sort("row", pl.col("rank").abs())
     for (row,), part in ordered.group_by("row", maintain_order=True):
-        pairs = zip(part["other"], part["cosine"], strict=True)
-        near[number[str(row)]] = [[number[o], round(c, 3)] for o, c in pairs if o in number]
+        near[number[str(row)]] = [
+            [[number[other], round(cosine, 3)] for other, cosine in side.iter_rows()]
+            for side in (
+                part.filter(pl.col("rank") > 0).select("other", "cosine"),
+                part.filter(pl.col("rank") < 0).select("other", "cosine"),
+            )
+        ]
     return {"names": names, "near": near, "left_out": max(0, len(rows) - max_rows)}
 
 
@@ -69,7 +74,7 @@ def map_section(maps: dict[str, dict[str, Any]]) -> Section:
 
 def _most_alike(found: dict[str, Any]) -> str:
     """Name whose nearest neighbour is nearest: an example that shows something."""
-    cosine = [near[0][1] if near else -1.0 for near in found["near"]]
+    cosine = [near[0][0][1] if near and near[0] else -1.0 for near in found["near"]]
     return str(found["names"][cosine.index(max(cosine))])
 
 
@@ -77,4 +82,9 @@ def _label(entity: str, concentration: str, kind: str) -> pl.Expr:
     # A whole number of micromolar is written without its decimal point.
     amount = pl.col(concentration).cast(pl.String).str.replace(r"\.0$", "")
     dose = pl.format("{} {} µM", entity, amount)
-    return pl.when(pl.col(kind) == "compound").then(pl.coalesce(dose, entity)).otherwise(entity)
+    by_kind = pl.when(pl.col(kind) == "compound").then(pl.coalesce(dose, entity))
+    return (
+        by_kind.when(pl.col(kind) == "sirna")
+        .then(pl.format("{} siRNA", entity))
+        .otherwise(entity)
+    )

@@ -88,11 +88,13 @@ def _curves(
         chance = alt.Chart(data_of(pl.DataFrame({"value": [float(control["value"].mean())]})))  # type: ignore[arg-type]
         layers.append(chance.mark_rule(strokeDash=[4, 3]).encode(y="value:Q"))
     chart = alt.layer(*layers).properties(width=560, height=280)
-    return Figure(
-        specification(chart),
+    caption = (
         f"Probe `{task}`: balanced accuracy on held-out experiments by block, bands are 95 % "
-        "intervals, rings mark the best block b* (Eq. 1). Dashed: labels permuted.",
+        "intervals, rings mark the best block b* (Eq. 1)."
     )
+    if control.height:
+        caption += " Dashed: genes reassigned to groups at random."
+    return Figure(specification(chart), caption)
 
 
 def _table(
@@ -131,8 +133,10 @@ def _table(
     ]
     caption = (
         f"Probe `{task}`. Unsure: share of resamples of test wells in which another block is "
-        "best. Gain: b* over the last block. Permuted: genes reassigned to groups at random."
+        "best. Gain: b* over the last block."
     )
+    if control.height:
+        caption += " Permuted: genes reassigned to groups at random."
     return Table(header, rows, caption, frozenset(range(1, 9)), best)
 
 

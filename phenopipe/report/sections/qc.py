@@ -76,7 +76,7 @@ def _by_test(flags: pl.DataFrame) -> Piece:
             share=pl.format("{} %", (100 * pl.col("n_failed") / pl.col("n_wells")).round(2)),
             test=pl.col("test").str.replace_all("_", " "),
         )
-        .sort("n_failed", descending=True)
+        .sort("n_failed", "test", descending=[True, False])
     )
     header = {
         "test": "test",

@@ -71,8 +71,7 @@
         answers.append(element("p", wanted ? "No such name on this map. " + (close.length ? "Near it in the alphabet: " + close.join(", ") : "") : "", "quiet"));
         return;
       }
-      const rows = map.near[found];
-      const like = rows.filter((row) => row[1] >= 0), unlike = rows.filter((row) => row[1] < 0);
+      const [like, unlike] = map.near[found];
       if (like.length) answers.append(answer("most alike", like, map.names));
       if (unlike.length) answers.append(answer("most opposed", unlike, map.names));
     };
