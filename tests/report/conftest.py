@@ -3,7 +3,7 @@
 import pytest
 
 from phenopipe.report.page import main
-from tests.report.made_up import write_run
+from tests.report.made_up_results import write_run
 
 
 @pytest.fixture(scope="session")
