@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from phenopipe.encoders.base import Encoder, EncoderConfig
@@ -22,8 +23,10 @@ class StageEncoder(Encoder):
 
     def pooled_blocks(self, x_NCHW: Tensor) -> Iterator[Tensor]:
         """Yield the average of each stage's map."""
+        # N C H W stays the shape; channels lie next to each other in memory, which makes
+        # depthwise convolutions half as fast again on processors.
         maps = self.model.forward_intermediates(  # type: ignore[operator]
-            x_NCHW,
+            x_NCHW.contiguous(memory_format=torch.channels_last),
             indices=list(range(len(self.block_dims))),
             stop_early=True,
             intermediates_only=True,
