@@ -91,16 +91,18 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
     seen = wells_sections(files, knobs, stack(combined.values()))
     funnels = {manifest_of(path): read_funnel(path) for path in files.funnels}
     blocks = read_results(files.blocks)
+    histories, painted = trainings(files)
     results = [*files.recall, *files.replicates, *files.magnitude, *files.compounds]
     stages = [
         seen["screen"],
         seen["qc"],
         undersample_section(funnels),
         embed_section(describe_encoders(files.embeddings)),
-        align_section(alignments(files, knobs)),
+        # Encoders that were trained here come first.
+        align_section(sorted(alignments(files, knobs), key=lambda a: a.encoder not in painted)),
         seen["consistency"],
         phenoprints_section(funnels, combined, seen["strongest"]),
-        pretrain_section(*trainings(files)),
+        pretrain_section(histories, painted),
         probe_section(blocks, best_blocks(files.best)),
         benchmark_section(
             read_results(results),

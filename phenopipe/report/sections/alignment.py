@@ -12,6 +12,7 @@ from phenopipe.report.pieces import Figure, Fold, Piece, Prose, Section, Table, 
 
 EXPERIMENTS_COLOURED = 20
 OPEN_ENCODERS = 1
+RIM = 0.005
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,16 @@ def plane_frame(
     before_N2: NDArray[np.float64],
     after_N2: NDArray[np.float64],
 ) -> pl.DataFrame:
-    """Lay out the coordinates of a sample as :class:`Alignment` wants them."""
-    return wells.select("experiment", pl.col("role").str.replace_all("_", " ")).with_columns(
-        bx=before_N2[:, 0], by=before_N2[:, 1], ax=after_N2[:, 0], ay=after_N2[:, 1]
-    )
+    """Lay out the coordinates of a sample as :class:`Alignment` wants them.
+
+    Wells beyond the outer half per cent of an axis are drawn on the rim, so that a few far
+    ones do not press all others into a point.
+    """
+    plane_N4 = np.concatenate([before_N2, after_N2], axis=1)
+    low_4, high_4 = np.quantile(plane_N4, [RIM, 1 - RIM], axis=0)
+    columns = dict(zip(("bx", "by", "ax", "ay"), plane_N4.clip(low_4, high_4).T, strict=True))
+    named = wells.select("experiment", pl.col("role").str.replace_all("_", " "))
+    return named.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
 
 def _apart_table(alignments: list[Alignment]) -> Table:
@@ -166,7 +173,8 @@ def _planes(one: Alignment) -> Figure:
     return Figure(
         specification(chart),
         f"Principal planes of {tell(one.plane.height)} sampled wells of `{one.screen}` seen by "
-        f"`{one.encoder}`: raw embeddings left, aligned ones right.",
+        f"`{one.encoder}`: raw embeddings left, aligned ones right. The outermost 1 % of each "
+        "axis stand on its rim.",
     )
 
 

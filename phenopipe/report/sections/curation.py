@@ -10,6 +10,7 @@ from phenopipe.report.pieces import (
     Facts,
     Figure,
     Fold,
+    Heading,
     Pictures,
     Piece,
     Prose,
@@ -77,10 +78,10 @@ def phenoprints_section(
     for manifest, funnel in funnels.items():
         judged = bool(funnel.get("judged", manifest in combined and combined[manifest].height))
         last = funnel["steps"][-1]
-        pieces.append(Facts(_facts(manifest, funnel)))
+        pieces += [Heading(f"Manifest {manifest}"), Facts(_facts(funnel))]
         if not judged:
-            text = f"Manifest `{manifest}` has no judges: it is the uncurated set."
-            pieces += [Prose(text), _steps_table(funnel["steps"], "")]
+            text = "No judges: this is the uncurated set, thinned out as said above."
+            pieces.append(Prose(text))
             continue
         pieces.append(_funnel_chart(funnel["steps"], manifest))
         pieces += _choices(funnel, manifest)
@@ -105,10 +106,10 @@ def phenoprints_section(
     )
 
 
-def _facts(manifest: str, funnel: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(funnel: dict[str, Any]) -> list[tuple[str, str]]:
     first, last = funnel["steps"][0], funnel["steps"][-1]
     facts = [
-        (tell(last["wells"]), f"wells in manifest {manifest}"),
+        (tell(last["wells"]), f"wells, of {tell(first['wells'])}"),
         *(
             (tell(last[counted]), f"{counted}, of {tell(first[counted])}")
             for counted in ("images", "conditions")
