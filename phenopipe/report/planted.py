@@ -142,7 +142,7 @@ def called_rows(name: str, combined: pl.DataFrame, truth: pl.DataFrame) -> list[
 def noise_rows(
     combined: pl.DataFrame, truth: pl.DataFrame, levels: Sequence[float]
 ) -> list[Row]:
-    """How often planted noise is called, over the level of the test, by judge.
+    """How often planted noise is called, over the level of the test.
 
     Parameters
     ----------
@@ -152,6 +152,12 @@ def noise_rows(
         The truth format.
     levels : list of float
         Levels of the test.
+
+    Returns
+    -------
+    list of mapping
+        ``noise_called`` of all tests, and ``noise_called_by`` for each judge and level of
+        tests: these are few, and one call more or less changes them much.
     """
     by_condition = combined.filter(level="condition").join(
         planted_statuses(truth, CONDITION), on=CONDITION, nulls_equal=True
@@ -159,18 +165,25 @@ def noise_rows(
     by_gene = combined.filter(level="gene").join(
         planted_statuses(truth, ("kind", "gene")), on=("kind", "gene")
     )
+    noise = pl.concat(
+        tests.filter(status="inactive").select("encoder", "level", "p_value")
+        for tests in (by_condition, by_gene)
+    )
     rows = []
-    for what, tests in (("condition", by_condition), ("gene", by_gene)):
-        noise = tests.filter(status="inactive")
-        for (judge,), part in sorted(noise.group_by("encoder"), key=lambda pair: pair[0]):
-            for level in levels:
-                hits = _count(part["p_value"] < level)
-                source = f"{what} at {level:g}"
-                row = share_row(
-                    "noise_called", hits, part.height, encoder=str(judge), source=source
-                )
-                rows.append(row | {k: row[k] / level for k in ("value", "low", "high")})
+    for level in levels:
+        if noise.height:
+            source = f"all tests at {level:g}"
+            rows.append(_noise_row(noise, level, metric="noise_called", source=source))
+        parts = noise.group_by("encoder", "level")
+        for (judge, tested), part in sorted(parts, key=lambda pair: pair[0]):
+            names = {"encoder": str(judge), "source": f"{tested}s at {level:g}"}
+            rows.append(_noise_row(part, level, metric="noise_called_by", **names))
     return rows
+
+
+def _noise_row(noise: pl.DataFrame, level: float, *, metric: str, **names: str) -> Row:
+    row = share_row(metric, _count(noise["p_value"] < level), noise.height, **names)
+    return row | {key: row[key] / level for key in ("value", "low", "high")}
 
 
 def _count(mask: pl.Series) -> int:

@@ -53,6 +53,7 @@ QUESTIONS = (
     Question("called_precision", PRINTS, "single tests under 0.01 that are active"),
     Question("called_recall", PRINTS, "active conditions with a test under 0.01"),
     Question("noise_called", NOISE, "calls over the nominal number", at_most=1.2),
+    Question("noise_called_by", NOISE, "the same, by judge and level"),
     Question("apart_before", ALIGN, "experiments told apart before, above chance"),
     Question("apart_after", ALIGN, "experiments told apart after, above chance", at_most=0.1),
     Question("groups_before", ALIGN, "gene groups told apart before, above chance"),

@@ -142,13 +142,16 @@ def test_noise_is_called_in_units_of_the_level_and_arms_do_not_count():
     tests = combined({**p_of, "cut": 0.001, "good": 0.001})
     found = values(noise_rows(tests, truth, (0.01, 0.05)))
     assert found == {
-        ("noise_called", "condition at 0.01"): pytest.approx(3),
-        ("noise_called", "condition at 0.05"): pytest.approx(0.6),
+        ("noise_called", "all tests at 0.01"): pytest.approx(3),
+        ("noise_called_by", "conditions at 0.01"): pytest.approx(3),
+        ("noise_called", "all tests at 0.05"): pytest.approx(0.6),
+        ("noise_called_by", "conditions at 0.05"): pytest.approx(0.6),
     }
     by_gene = combined({**p_of, "cut": 0.001}, level="gene")
-    assert values(noise_rows(by_gene, truth, (0.01,))) == {
-        ("noise_called", "gene at 0.01"): pytest.approx(3)
-    }
+    found = values(noise_rows(pl.concat([tests, by_gene]), truth, (0.01,)))
+    assert found[("noise_called_by", "genes at 0.01")] == pytest.approx(3)
+    assert found[("noise_called", "all tests at 0.01")] == pytest.approx(3)
+    assert noise_rows(tests.clear(), truth, (0.01,)) == []
 
 
 def test_single_tests_are_judged_before_any_rescue():
