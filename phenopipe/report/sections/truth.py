@@ -1,8 +1,10 @@
 """Section truth: what the chain found of what the simulator planted."""
 
+from typing import Any
+
 import polars as pl
 
-from phenopipe.report.pieces import Facts, Piece, Prose, Section, Table, tell
+from phenopipe.report.pieces import Facts, Fold, Piece, Prose, Section, Table, tell
 from phenopipe.report.questions import QUESTIONS, Question
 
 
@@ -30,7 +32,8 @@ def truth_section(found: pl.DataFrame) -> Section:
                 "only this page and the tests do."
             ),
             Facts([(f"{sum(counted)} of {len(counted)}", "figures reach what is wanted")]),
-            _table(judged, met),
+            _table([pair for pair, m in zip(judged, met, strict=True) if m is not None]),
+            Fold("Every figure, with those that have no bound", [_table(judged)]),
         ]
         answer = f"{sum(counted)} of {len(counted)} figures reach what is wanted"
     return Section(
@@ -44,22 +47,24 @@ def truth_section(found: pl.DataFrame) -> Section:
     )
 
 
-def _table(judged: list[tuple[Question, dict[str, object]]], met: list[bool | None]) -> Table:
+def _table(judged: list[tuple[Question, dict[str, Any]]]) -> Table:
+    """Tabulate figures under their topics, with what is wanted of them."""
     rows, groups, best = [], {}, set()
     title = ""
-    for at, ((question, row), is_met) in enumerate(zip(judged, met, strict=True)):
+    for at, (question, row) in enumerate(judged):
+        is_met = question.is_met(row["value"], row["low"])
         if question.topic != title:
             title = question.topic
             groups[at] = title
         interval = "–"
         if row["low"] is not None and row["high"] is not None:
             interval = f"{tell(row['low'])} to {tell(row['high'])}"
-        what = ", ".join(str(row[key]) for key in ("encoder", "source") if row[key])
+        what = ", ".join(row[key] for key in ("encoder", "source") if row[key])
         verdict = {True: "met", False: "not met", None: ""}[is_met]
         rows.append(
             [
                 question.text,
-                what,
+                what.replace("_", " "),
                 tell(row["value"]),
                 interval,
                 tell(row["n"]),
