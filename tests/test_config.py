@@ -21,6 +21,12 @@ DEPARTURES = {
     "align.fit.center_on": "wells",
     "align.fit.n_components": 32,
     "undersample.wells.min_wells": 12,
+    "pretrain.mae.crop": 32,
+    "pretrain.mae.patch": 4,
+    "pretrain.mae.layer_scale": 0.1,
+    "pretrain.mae.decoder_depth": 1,
+    "pretrain.mae.updates": 1000,
+    "pretrain.classifier.updates": 400,
 }
 
 

@@ -31,8 +31,8 @@ def plate_size(n_wells: int) -> tuple[int, int]:
 
     Examples
     --------
-    >>> plate_size(384), plate_size(385)
-    ((16, 24), (17, 25))
+    >>> plate_size(96), plate_size(384)
+    ((8, 12), (16, 24))
     """
     rows = int(np.floor(np.sqrt(n_wells * _SHAPE)))
     while rows * round(rows / _SHAPE) < n_wells:
