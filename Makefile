@@ -12,8 +12,8 @@ demo: .venv/installed  ## the whole chain on the embedded simulated screen
 	@echo "report: results/report/index.html"
 
 real: .venv/installed  ## the whole chain on real images: make real DATA=folder of BBBC013
-	@test -n "$(DATA)" || { echo "make real DATA=FOLDER, the folder of BBBC013"; exit 2; }
-	$(SNAKEMAKE) --configfile configs/bbbc013.yaml --config data="$(DATA)" \
+	@test -d "$(DATA)" || { echo "make real DATA=FOLDER, the folder of BBBC013"; exit 2; }
+	$(SNAKEMAKE) --configfile configs/bbbc013.yaml --config data="$$(cd "$(DATA)" && pwd)" \
 		--directory build/bbbc013 all
 	@echo "report: build/bbbc013/results/report/index.html"
 
