@@ -5,6 +5,8 @@ functions of rules, ``targets`` and ``files`` list what a whole run makes.
 """
 
 import functools
+import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -271,6 +273,18 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "benchmark": ("maps", "neighbours", *TESTS),
     "report": (),
 }
+
+
+def let_steps_be_found(home: Path) -> None:
+    """Let ``python -m phenopipe.<stage>.<step>`` work in every job, from any folder.
+
+    The library beside the Snakefile and the Python that runs Snakemake go first; a conda
+    environment, where one is asked for, goes before both.
+    """
+    searched = [str(home), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, searched))
+    here = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
 
 
 def _fill(pattern: str, names: Iterable[Names]) -> list[str]:

@@ -2,26 +2,22 @@
 
 Input functions are named after what they gather: `of_screen` all experiments of the
 wildcard's screen, `of_manifest` all experiments of its manifest, and so on. Every one
-only fills a path pattern; which names belong together is decided in phenopipe/config.py.
+only fills a path pattern; which names belong together is decided in phenopipe/wiring.py.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
 
-# Steps run as `python -m phenopipe.<stage>.<step>` from any working directory.
 HOME = Path(str(workflow.basedir))
 sys.path.insert(0, str(HOME))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(HOME), os.environ.get("PYTHONPATH")])
-)
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 from phenopipe.config import load_config
 from phenopipe.errors import UserError
 from phenopipe.provenance import source_digest
-from phenopipe.wiring import Wiring
+from phenopipe.wiring import Wiring, let_steps_be_found
+
+let_steps_be_found(HOME)
 
 try:
     CONFIG = load_config(config)

@@ -70,7 +70,7 @@ def test_configfile_and_directory_outside_the_repository(tmp_path):
             {"consistency": {"pvalues": {"n_null": "many"}}},
             "consistency.pvalues.n_null",
         ),
-        ({"consistensy": {}}, "consistensy"),
+        ({"nonsense": {}}, "nonsense"),
         ({"manifests": {"m": {"screens": ["nowhere"]}}}, "manifests.m.screens"),
     ],
 )
