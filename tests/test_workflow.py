@@ -71,7 +71,7 @@ def test_configfile_and_directory_outside_the_repository(tmp_path):
             "consistency.pvalues.n_null",
         ),
         ({"nonsense": {}}, "nonsense"),
-        ({"manifests": {"m": {"screens": ["nowhere"]}}}, "manifests.m.screens"),
+        ({"benchmarks": {"b": {"screen": "nowhere", "encoders": []}}}, "benchmarks.b.screen"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_one_line_before_any_job(change, told, tmp_path):
