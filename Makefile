@@ -18,7 +18,8 @@ real: .venv/installed  ## the whole chain on real images: make real DATA=folder 
 	@echo "report: build/bbbc013/results/report/index.html"
 
 test: .venv/installed  ## every check of CI
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -q --durations=10
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 \
+		-n $(CORES) --dist loadfile
 
 test-full: .venv/installed  ## what takes longer: three seeds, each correction switched off
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/planted_truth.py --cores $(CORES)
