@@ -217,7 +217,7 @@ class WorldKnobs(Knobs):
     axes_per_group: int = Field(default=3, ge=1, le=8)
     """Traits of a cell that a group changes together."""
 
-    strength: NonNegativeFloat = 5.2
+    strength: NonNegativeFloat = 5.0
     """Length of a group's change, in units of a trait."""
 
     brightness: NonNegativeFloat = 1.0
@@ -241,7 +241,7 @@ class WorldKnobs(Knobs):
     genes_per_arm: NonNegativeInt = Field(default=24, le=40)
     """Unexpressed genes on each biased arm, with one guide each."""
 
-    arm_effect: NonNegativeFloat = 3.0
+    arm_effect: NonNegativeFloat = 2.0
     """Length of the change that a biased arm makes."""
 
 
@@ -296,19 +296,19 @@ class SimulateKnobs(WorldKnobs):
     sites: PositiveInt = 1
     """Sites of a well."""
 
-    cells: NonNegativeFloat = 1.6
+    cells: NonNegativeFloat = 2.8
     """Mean number of cells in a square of 32 pixels."""
 
-    cell_spread: NonNegativeFloat = 0.35
+    cell_spread: NonNegativeFloat = 0.5
     """Spread of the cells of one well around it, in units of a trait."""
 
-    well_spread: NonNegativeFloat = 0.15
+    well_spread: NonNegativeFloat = 0.2
     """Spread of the wells of one condition."""
 
-    experiment_spread: NonNegativeFloat = 0.15
+    experiment_spread: NonNegativeFloat = 0.2
     """Spread of experiments: what the cells' mood does to all wells of a day."""
 
-    position_effect: NonNegativeFloat = 0.2
+    position_effect: NonNegativeFloat = 0.3
     """Change of cells at the plate's border, and along its rows."""
 
     batch_effect: NonNegativeFloat = 1.0
@@ -317,12 +317,8 @@ class SimulateKnobs(WorldKnobs):
     site_effect: NonNegativeFloat = 0.3
     """The same from site to site, as a part of it."""
 
-    photons: float = Field(default=15.0, gt=0.0)
-    """Photons of a fully lit pixel: the fewer, the noisier. The noise stands for the grain
-    of stains too, so that defocus blurs it; a random filter cannot see through it."""
-
-    read_noise: NonNegativeFloat = 0.1
-    """Noise of the camera in the dark, as the light whose photons would make as much."""
+    photons: float = Field(default=150.0, gt=0.0)
+    """Photons of a fully lit pixel: the fewer, the noisier."""
 
     defects: NonNegativeInt = 1
     """Wells a plate with each of the defects: dead cells, out of focus, saturated, debris,
