@@ -217,7 +217,7 @@ class WorldKnobs(Knobs):
     axes_per_group: int = Field(default=3, ge=1, le=8)
     """Traits of a cell that a group changes together."""
 
-    strength: NonNegativeFloat = 5.0
+    strength: NonNegativeFloat = 4.0
     """Length of a group's change, in units of a trait."""
 
     brightness: NonNegativeFloat = 1.0
