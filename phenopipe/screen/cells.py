@@ -18,20 +18,18 @@ Array = NDArray[np.float32]
 SHAPE_AXES = (
     "nucleus_size",
     "nucleus_shape",
-    "chromatin_grain",
-    "nucleoli",
+    "two_nuclei",
     "cell_size",
     "cell_shape",
-    "actin_fibres",
-    "fibre_period",
-    "mito_grain",
-    "mito_spread",
-    "golgi_spread",
-    "golgi_side",
-    "er_grain",
-    "er_mito_overlap",
     "clustering",
-    "vesicles",
+    "er_place",
+    "actin_place",
+    "rna_place",
+    "mito_place",
+    "golgi_place",
+    "golgi_spread",
+    "mito_side",
+    "er_side",
 )
 # Brightness of each channel: seen by pixel statistics, not by encoders that
 # self-standardize their input.
@@ -75,38 +73,38 @@ def render_cells(
     place_K2 = _places(n_cells, size, float(z_A[_AXIS["clustering"]]), rng)
     angle_K = rng.uniform(0.0, 2.0 * np.pi, n_cells).astype(np.float32)
     parts = _paint(_windows(z_KA, place_K2, angle_K, rng), place_K2, size)
-    spots = _spots(z_KA, place_K2, angle_K, size, rng)
-    return _mix(z_A, parts, spots, size, rng)
+    nucleoli_HW = _nucleoli(place_K2, size, rng)
+    return _mix(z_A, parts, nucleoli_HW, size, rng)
 
 
 def _mix(
     z_A: NDArray[np.floating],
     parts: dict[str, Array],
-    spots: dict[str, Array],
+    nucleoli_HW: Array,
     size: int,
     rng: np.random.Generator,
 ) -> Array:
     """Put textures into the parts of the cells and sum them up by channel."""
-    z = {name: float(z_A[number]) for name, number in _AXIS.items()}
-    chromatin_HW = _grain(5.0 * 1.4 ** z["chromatin_grain"], size, rng)
-    mito_HW = _grain(5.5 * 1.35 ** z["mito_grain"], size, rng)
-    own_HW = _grain(8.0 * 1.35 ** z["er_grain"], size, rng)
-    overlap = 1.0 / (1.0 + np.exp(-(z["er_mito_overlap"] * 1.2)))
-    er_HW = overlap * mito_HW + (1.0 - overlap) * own_HW
     nucleus_HW, body_HW = parts["nucleus"], parts["body"]
-    cytoplasm_HW = np.clip(body_HW - nucleus_HW, 0.0, None)
+    outside_HW = np.clip(body_HW - nucleus_HW, 0.0, None)
+    grain_HW = [_grain(length, size, rng) for length in (5.0, 9.0, 6.0)]
     image_CHW = np.stack(
         [
-            nucleus_HW * (0.62 + 0.2 * chromatin_HW) * (1.0 - 0.5 * spots["nucleoli"]),
-            (0.25 * body_HW + 0.75 * parts["near"] * cytoplasm_HW) * (0.75 + 0.3 * er_HW),
-            0.22 * body_HW + parts["actin"],
-            (0.42 * cytoplasm_HW + 0.3 * nucleus_HW) + 0.6 * spots["nucleoli"] * nucleus_HW,
-            parts["mito"] * cytoplasm_HW * np.clip(0.45 + 0.45 * mito_HW, 0.0, None),
-            0.16 * body_HW + 0.8 * spots["golgi"] + 0.4 * spots["vesicles"] * body_HW,
+            nucleus_HW * (0.7 + 0.12 * grain_HW[0]),
+            outside_HW * (0.1 + 0.8 * parts["er"]) * (0.85 + 0.12 * grain_HW[1]),
+            body_HW * (0.1 + parts["actin"]),
+            body_HW * (0.1 + 0.7 * parts["rna"]) + 0.3 * nucleoli_HW * nucleus_HW,
+            outside_HW * (0.08 + parts["mito"]) * (0.8 + 0.25 * grain_HW[2]),
+            body_HW * (0.1 + 0.9 * parts["golgi"]),
         ]
     )
-    bright_C = [1.15 ** z[f"{channel}_brightness"] for channel in CHANNELS]
-    return np.asarray(image_CHW * np.array(bright_C)[:, None, None], dtype=np.float32)
+    bright = z_A[[_AXIS[f"{channel}_brightness"] for channel in CHANNELS]]
+    return np.asarray(image_CHW * 1.15 ** bright[:, None, None], dtype=np.float32)
+
+
+def _share(score: Array) -> Array:
+    """Return a share between 0 and 1, one half at a score of 0."""
+    return np.asarray(1.0 / (1.0 + np.exp(-score)), dtype=np.float32)
 
 
 def _places(
@@ -116,7 +114,7 @@ def _places(
     margin = CELL_RADIUS / 2
     draws = rng.uniform(-margin, size + margin, (n_cells, 6, 2))
     near = rng.standard_normal((n_cells, 2)) * CELL_RADIUS * 1.1
-    alone = rng.random(n_cells) > 1.0 / (1.0 + np.exp(-(clustering * 1.3 - 1.6)))
+    alone = rng.random(n_cells) > 1.0 / (1.0 + np.exp(-(clustering * 1.2 - 1.2)))
     mother = rng.random(n_cells)
     place_K2 = draws[:, 0].copy()
     for k in range(1, n_cells):
@@ -124,7 +122,9 @@ def _places(
             gap = ((draws[k, :, None] - place_K2[None, :k]) ** 2).sum(-1).min(1)
             place_K2[k] = draws[k, gap.argmax()]
         else:
-            place_K2[k] = place_K2[int(mother[k] * k)] + near[k]
+            beside_2 = place_K2[int(mother[k] * k)] + near[k]
+            # Who leaves the field enters it on the other side, so that none runs empty.
+            place_K2[k] = (beside_2 + margin) % (size + 2 * margin) - margin
     return place_K2
 
 
@@ -139,28 +139,58 @@ def _windows(
     x_KUV = step[None, None, :] - rest_K2[:, 1, None, None]
     cos, sin = np.cos(angle_K)[:, None, None], np.sin(angle_K)[:, None, None]
     u_KUV, v_KUV = cos * x_KUV + sin * y_KUV, cos * y_KUV - sin * x_KUV
-    aspect = 1.25 * 1.22 ** z["cell_shape"]
-    radius = CELL_RADIUS * 1.1 ** z["cell_size"]
-    wobble = rng.normal(0.0, 0.12, (2, len(z_KA), 1, 1)).astype(np.float32)
-    d_KUV = np.sqrt((u_KUV / aspect) ** 2 + (v_KUV * aspect) ** 2) / radius
-    d_KUV = d_KUV * (1.0 + (wobble[0] * u_KUV + wobble[1] * v_KUV) / (d_KUV * radius + 1.0))
-    body_KUV = np.clip((1.0 - d_KUV) * 4.0 + 0.5, 0.0, 1.0)
-    narrow = 1.12 * 1.2 ** z["nucleus_shape"]
-    inner = NUCLEUS_RADIUS * 1.1 ** z["nucleus_size"]
-    n_KUV = np.sqrt((u_KUV / narrow) ** 2 + (v_KUV * narrow) ** 2) / inner
-    period = 4.5 * 1.25 ** z["fibre_period"]
-    phase = rng.uniform(0.0, 2 * np.pi, (len(z_KA), 1, 1)).astype(np.float32)
-    stripes_KUV = 0.5 + 0.5 * np.cos(v_KUV * (2.0 * np.pi / period) + phase)
-    share = 1.0 / (1.0 + np.exp(-z["actin_fibres"]))
-    edge_KUV = np.exp(-(((d_KUV - 0.92) / 0.14) ** 2))
-    reach = 0.55 * 1.25 ** z["mito_spread"]
+    radius = CELL_RADIUS * 1.12 ** z["cell_size"]
+    d_KUV = _body_distance(u_KUV, v_KUV, radius, z["cell_shape"], rng)
+    n_KUV = _nucleus_distance(u_KUV, v_KUV, z, rng)
+    away = radius * np.clip(0.55 + 0.15 * z["golgi_place"], 0.1, 1.0)
+    width = 0.28 * radius * 1.3 ** z["golgi_spread"]
+    golgi_KUV = np.exp(-((u_KUV - away) ** 2 + v_KUV**2) / width**2)
+    east_KUV = u_KUV / radius
     return {
-        "body": body_KUV,
+        "body": np.clip((1.0 - d_KUV) * 4.0 + 0.5, 0.0, 1.0),
         "nucleus": np.clip((1.0 - n_KUV) * 3.0 + 0.5, 0.0, 1.0),
-        "near": np.exp(-((d_KUV / 0.7) ** 2)),
-        "actin": body_KUV * (0.9 * share * stripes_KUV + 0.8 * (1.0 - share) * edge_KUV),
-        "mito": np.exp(-(((d_KUV - reach) / 0.33) ** 2)),
+        "er": _side(east_KUV, z["er_side"]) * _ring(d_KUV, 0.6, z["er_place"]),
+        "actin": _ring(d_KUV, 0.7, z["actin_place"]),
+        "rna": _ring(d_KUV, 0.35, z["rna_place"]),
+        "mito": _side(east_KUV, z["mito_side"]) * _ring(d_KUV, 0.65, z["mito_place"]),
+        "golgi": golgi_KUV,
     }
+
+
+def _body_distance(
+    u_KUV: Array, v_KUV: Array, radius: Array, shape: Array, rng: np.random.Generator
+) -> Array:
+    """Return the distance from a cell's centre, 1 at its border, which is a bit uneven."""
+    aspect = 1.2 * 1.28**shape
+    d_KUV = np.sqrt((u_KUV / aspect) ** 2 + (v_KUV * aspect) ** 2) / radius
+    wobble = rng.normal(0.0, 0.12, (2, len(u_KUV), 1, 1)).astype(np.float32)
+    uneven_KUV = (wobble[0] * u_KUV + wobble[1] * v_KUV) / (d_KUV * radius + 1.0)
+    return np.asarray(d_KUV * (1.0 + uneven_KUV), dtype=np.float32)
+
+
+def _nucleus_distance(
+    u_KUV: Array, v_KUV: Array, z: dict[str, Array], rng: np.random.Generator
+) -> Array:
+    """Return the distance from the nearer nucleus' centre, 1 at its border."""
+    inner = NUCLEUS_RADIUS * 1.13 ** z["nucleus_size"]
+    narrow = 1.1 * 1.3 ** z["nucleus_shape"]
+    split = rng.random((len(u_KUV), 1, 1)) < _share(1.3 * z["two_nuclei"] - 1.8)
+    shift = np.where(split, 0.85 * inner, 0.0)
+    inner = np.where(split, 0.8 * inner, inner)
+    across_KUV = (np.abs(u_KUV) - shift) / narrow
+    across_KUV = np.where(split, across_KUV, u_KUV / narrow)
+    return np.asarray(np.hypot(across_KUV, v_KUV * narrow) / inner, dtype=np.float32)
+
+
+def _ring(d_KUV: Array, place: float, z: Array) -> Array:
+    """Return light that is strongest at one distance from a cell's centre, in radii."""
+    place_K11 = np.clip(place + 0.15 * z, 0.0, 1.0)
+    return np.asarray(np.exp(-(((d_KUV - place_K11) / 0.28) ** 2)), dtype=np.float32)
+
+
+def _side(east_KUV: Array, z: Array) -> Array:
+    """Return how much more light there is on the side of the Golgi, or away from it."""
+    return 2.0 * _share(2.0 * z * east_KUV)
 
 
 def _paint(
@@ -181,40 +211,14 @@ def _paint(
     return dict(zip(names, field_PHW[:, cut, cut], strict=True))
 
 
-def _spots(
-    z_KA: Array,
-    place_K2: NDArray[np.float64],
-    angle_K: Array,
-    size: int,
-    rng: np.random.Generator,
-) -> dict[str, Array]:
-    """Return the fields of small bodies: nucleoli, Golgi stacks and vesicles."""
-    n_cells = len(z_KA)
-    z = {name: z_KA[:, number] for name, number in _AXIS.items()}
-    normal = rng.standard_normal((3, n_cells, 8, 2))
-    use = rng.random((3, n_cells, 8))
-    side_K = angle_K + np.pi * 0.5 / (1.0 + np.exp(-1.5 * z["golgi_side"]))
-    cap_K2 = 6.0 * np.stack([np.sin(side_K), np.cos(side_K)], axis=1)
-    spread_K = (1.6 * 1.5 ** z["golgi_spread"])[:, None, None]
-    centre_K12 = place_K2[:, None]
-    sites = {
-        "nucleoli": (centre_K12 + 1.9 * normal[0], 0.25 * 1.5 ** z["nucleoli"], 1.0, 6.0),
-        "golgi": (
-            centre_K12 + cap_K2[:, None] + spread_K * normal[1],
-            0.8 + 0 * side_K,
-            1.0,
-            4.0,
-        ),
-        "vesicles": (centre_K12 + 5.5 * normal[2], 0.22 * 1.6 ** z["vesicles"], 0.7, 3.0),
-    }
-    fields = {}
-    for number, (name, (spot_KS2, share_K, sigma, light)) in enumerate(sites.items()):
-        kept_N2 = np.rint(spot_KS2[use[number] < share_K[:, None]]).astype(int)
-        inside_N = ((kept_N2 >= 0) & (kept_N2 < size)).all(axis=1)
-        field_HW = np.zeros((size, size), dtype=np.float32)
-        np.add.at(field_HW, tuple(kept_N2[inside_N].T), np.float32(light))
-        fields[name] = np.clip(gaussian_filter(field_HW, sigma), 0.0, 1.2)
-    return fields
+def _nucleoli(place_K2: NDArray[np.float64], size: int, rng: np.random.Generator) -> Array:
+    """Return the field of nucleoli, one or two a nucleus."""
+    spot_N2 = np.repeat(place_K2, 2, axis=0)
+    spot_N2 = np.rint(spot_N2 + 0.3 * NUCLEUS_RADIUS * rng.standard_normal(spot_N2.shape))
+    inside_N = ((spot_N2 >= 0) & (spot_N2 < size)).all(axis=1)
+    field_HW = np.zeros((size, size), dtype=np.float32)
+    np.add.at(field_HW, tuple(spot_N2[inside_N].astype(int).T), np.float32(6.0))
+    return np.asarray(np.clip(gaussian_filter(field_HW, 1.0), 0.0, 1.2), dtype=np.float32)
 
 
 def _grain(wavelength: float, size: int, rng: np.random.Generator) -> Array:

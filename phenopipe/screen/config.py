@@ -208,7 +208,7 @@ class WorldKnobs(Knobs):
     silent_groups: NonNegativeInt = 4
     """Anax groups whose genes change nothing: planted noise."""
 
-    genes_per_group: PositiveInt = 4
+    genes_per_group: PositiveInt = 3
     """Genes of each group."""
 
     guides: PositiveInt = 2
@@ -217,7 +217,7 @@ class WorldKnobs(Knobs):
     axes_per_group: int = Field(default=3, ge=1, le=8)
     """Traits of a cell that a group changes together."""
 
-    strength: NonNegativeFloat = 4.0
+    strength: NonNegativeFloat = 5.2
     """Length of a group's change, in units of a trait."""
 
     brightness: NonNegativeFloat = 1.0
@@ -241,7 +241,7 @@ class WorldKnobs(Knobs):
     genes_per_arm: NonNegativeInt = Field(default=24, le=40)
     """Unexpressed genes on each biased arm, with one guide each."""
 
-    arm_effect: NonNegativeFloat = 2.0
+    arm_effect: NonNegativeFloat = 3.0
     """Length of the change that a biased arm makes."""
 
 
@@ -257,7 +257,7 @@ class SimulateKnobs(WorldKnobs):
     addresses: Literal["random", "fixed"] = "random"
     """Each plate its own random layout; or one address a condition on all plates."""
 
-    plates: PositiveInt = 3
+    plates: PositiveInt = 4
     """Plates of the experiment; each holds every condition."""
 
     replicates: PositiveInt = 1
@@ -266,10 +266,10 @@ class SimulateKnobs(WorldKnobs):
     negative_controls: PositiveInt = 20
     """Wells a plate with non-targeting guides."""
 
-    positive_controls: NonNegativeInt = 3
+    positive_controls: NonNegativeInt = 2
     """Wells a plate with a knockout that kills cells."""
 
-    empty: NonNegativeInt = 3
+    empty: NonNegativeInt = 2
     """Wells a plate to which nothing was applied."""
 
     doubles: NonNegativeInt = 2
@@ -290,25 +290,25 @@ class SimulateKnobs(WorldKnobs):
     rare_conditions: NonNegativeInt = 3
     """Conditions that only the first plate holds, in one well each."""
 
-    image_size: int = Field(default=64, ge=16)
+    image_size: int = Field(default=96, ge=16)
     """Height and width of a site, pixels."""
 
     sites: PositiveInt = 1
     """Sites of a well."""
 
-    cells: NonNegativeFloat = 2.8
+    cells: NonNegativeFloat = 1.6
     """Mean number of cells in a square of 32 pixels."""
 
-    cell_spread: NonNegativeFloat = 0.5
+    cell_spread: NonNegativeFloat = 0.35
     """Spread of the cells of one well around it, in units of a trait."""
 
-    well_spread: NonNegativeFloat = 0.2
+    well_spread: NonNegativeFloat = 0.15
     """Spread of the wells of one condition."""
 
-    experiment_spread: NonNegativeFloat = 0.2
+    experiment_spread: NonNegativeFloat = 0.15
     """Spread of experiments: what the cells' mood does to all wells of a day."""
 
-    position_effect: NonNegativeFloat = 0.3
+    position_effect: NonNegativeFloat = 0.2
     """Change of cells at the plate's border, and along its rows."""
 
     batch_effect: NonNegativeFloat = 1.0
@@ -317,8 +317,12 @@ class SimulateKnobs(WorldKnobs):
     site_effect: NonNegativeFloat = 0.3
     """The same from site to site, as a part of it."""
 
-    photons: float = Field(default=150.0, gt=0.0)
-    """Photons of a fully lit pixel: the fewer, the noisier."""
+    photons: float = Field(default=15.0, gt=0.0)
+    """Photons of a fully lit pixel: the fewer, the noisier. The noise stands for the grain
+    of stains too, so that defocus blurs it; a random filter cannot see through it."""
+
+    read_noise: NonNegativeFloat = 0.1
+    """Noise of the camera in the dark, as the light whose photons would make as much."""
 
     defects: NonNegativeInt = 1
     """Wells a plate with each of the defects: dead cells, out of focus, saturated, debris,

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 Array = NDArray[np.float32]
 
 # Part of the brightest value of a byte that a fully lit pixel of a gain of one reaches.
-_EXPOSURE = 0.5
+_EXPOSURE = 0.22
 
 
 class Microscope(NamedTuple):
@@ -27,6 +27,8 @@ class Microscope(NamedTuple):
         Change of the illumination from border to border, down and across.
     photons : float
         Photons of a fully lit pixel: the fewer, the noisier.
+    read_noise : float
+        Noise of the camera in the dark, as the light whose photons would make as much.
     """
 
     gain_C: NDArray[np.float64]
@@ -34,10 +36,15 @@ class Microscope(NamedTuple):
     blur_C: NDArray[np.float64]
     tilt_2: NDArray[np.float64]
     photons: float
+    read_noise: float = 0.0
 
 
 def draw_microscope(
-    rng: np.random.Generator, n_channels: int, strength: float, photons: float
+    rng: np.random.Generator,
+    n_channels: int,
+    strength: float,
+    photons: float,
+    read_noise: float = 0.0,
 ) -> Microscope:
     """Return a microscope whose settings stray by the strength of the batch effect."""
     return Microscope(
@@ -46,6 +53,7 @@ def draw_microscope(
         blur_C=0.6 * np.exp(strength * rng.normal(0.0, 0.25, n_channels)),
         tilt_2=strength * rng.normal(0.0, 0.25, 2),
         photons=float(photons * np.exp(strength * rng.normal(0.0, 0.2))),
+        read_noise=read_noise,
     )
 
 
@@ -53,11 +61,12 @@ def vary(microscope: Microscope, strength: float, rng: np.random.Generator) -> M
     """Return a microscope as it stood at one site, a little off its usual settings."""
     n_channels = len(microscope.gain_C)
     return Microscope(
-        gain_C=microscope.gain_C * np.exp(strength * rng.normal(0.0, 0.4, n_channels)),
-        background_C=microscope.background_C * np.exp(strength * rng.normal(0.0, 0.5)),
-        blur_C=microscope.blur_C * np.exp(strength * rng.normal(0.0, 0.4)),
+        gain_C=microscope.gain_C * np.exp(strength * rng.normal(0.0, 0.8, n_channels)),
+        background_C=microscope.background_C * np.exp(strength * rng.normal(0.0, 1.0)),
+        blur_C=microscope.blur_C * np.exp(strength * rng.normal(0.0, 0.2)),
         tilt_2=microscope.tilt_2 + strength * rng.normal(0.0, 0.3, 2),
         photons=float(microscope.photons * np.exp(strength * rng.normal(0.0, 0.5))),
+        read_noise=microscope.read_noise,
     )
 
 
@@ -74,7 +83,7 @@ def expose(light_CHW: Array, microscope: Microscope, rng: np.random.Generator) -
     field_CHW = np.clip(field_CHW, 0.0, None, dtype=np.float32)
     # A Poisson count is close to normal at these numbers, and the normal draw is faster.
     shot_CHW = rng.standard_normal(field_CHW.shape, dtype=np.float32)
-    field_CHW += np.sqrt(field_CHW / np.float32(microscope.photons)) * shot_CHW
+    field_CHW += np.sqrt((field_CHW + microscope.read_noise) / microscope.photons) * shot_CHW
     return np.asarray(column(255.0 * _EXPOSURE * microscope.gain_C) * field_CHW)
 
 

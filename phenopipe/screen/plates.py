@@ -69,7 +69,7 @@ Content = tuple[str, tuple[Condition, ...], bool]
 def _contents(knobs: SimulateKnobs, world: World, plate: int) -> list[Content]:
     """Contents of one plate, in an order that is the same for every plate."""
     rng = generator(knobs.seed, "contents", knobs.layout, plate)
-    ordinary = (*world.knockouts, *world.compounds, *world.arm_knockouts)
+    ordinary = (*world.knockouts, *world.compounds)
     wanted = [(one,) for one in ordinary for _ in range(knobs.replicates)]
     contents: list[Content] = [("perturbation", one, True) for one in wanted]
     controls = (
@@ -89,12 +89,16 @@ def _contents(knobs: SimulateKnobs, world: World, plate: int) -> list[Content]:
             contents.append(("perturbation", several, True))
     for n in rng.choice(len(ordinary), knobs.missing_labels).tolist():
         contents.append(("perturbation", (ordinary[n],), False))
-    # On later plates a control takes the place of a rare condition, so that with fixed
-    # addresses no other well moves.
-    for n, one in enumerate(world.rare[: knobs.rare_conditions]):
-        control = world.negative_controls[n % len(world.negative_controls)]
-        rare = ("perturbation", (one,), True)
-        contents.append(rare if plate == 1 else ("negative_control", (control,), True))
+    # Genes of biased arms take turns: one well an experiment is enough for their map. Rare
+    # conditions are on the first plate alone. A control fills the place of what is absent,
+    # so that with fixed addresses no other well moves.
+    turns = -(-len(world.arm_knockouts) // knobs.plates)
+    arms = world.arm_knockouts[(plate - 1) * turns : plate * turns]
+    rare = world.rare[: knobs.rare_conditions]
+    fill: list[Content] = [("negative_control", (world.negative_controls[0],), True)]
+    for some, places in ((arms, turns), (rare if plate == 1 else (), len(rare))):
+        contents += [("perturbation", (one,), True) for one in some]
+        contents += fill * (places - len(some))
     return contents
 
 

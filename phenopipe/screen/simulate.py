@@ -51,7 +51,7 @@ class Experiment:
         self.defects = draw_defects(self.wells, knobs, name)
         rng = generator(knobs.seed, "batch", name)
         self._microscope = draw_microscope(
-            rng, len(CHANNELS), knobs.batch_effect, knobs.photons
+            rng, len(CHANNELS), knobs.batch_effect, knobs.photons, knobs.read_noise
         )
         shift_A = _shape_noise(generator(knobs.seed, "cell type", knobs.cell_type))
         self._shift_A = shift_A + knobs.experiment_spread * _shape_noise(rng)

@@ -59,9 +59,10 @@ def files_of_rows(
     if knobs.files:
         files = pl.concat(
             by_site.with_columns(
-                pl.lit(name).alias(CHANNEL), text(rows, value, key=f"files.{name}").alias(FILE)
+                pl.lit(name).alias(CHANNEL),
+                text(rows, knobs.files[name], key=f"files.{name}").alias(FILE),
             )
-            for name, value in knobs.files.items()
+            for name in knobs.channels
         )
     else:
         files = by_site.with_columns(

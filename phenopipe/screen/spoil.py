@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 IMAGE_DEFECTS = ("dead", "out_of_focus", "saturated", "debris", "missing_channel")
 # Blur of an image out of focus, as a part of its width, at least so many pixels.
 _DEFOCUS, _LEAST_DEFOCUS = 0.04, 2.5
-_OVEREXPOSED = 5.0
+_OVEREXPOSED = 12.0
 _SATURATED_CHANNELS = 3
 
 
@@ -68,6 +68,7 @@ def dying(z_A: NDArray[np.float64]) -> NDArray[np.float64]:
 def spoil(image_CHW: Array, defect: str, rng: np.random.Generator) -> Array:
     """Return an image, in units of a byte, with the defect of its well."""
     if defect == "out_of_focus":
+        # The grain of stains and the noise of light are one field here, and blur as one.
         sigma = max(_DEFOCUS * image_CHW.shape[-1], _LEAST_DEFOCUS) * rng.uniform(1.0, 1.4)
         return np.asarray(gaussian_filter(image_CHW, (0.0, sigma, sigma)), dtype=np.float32)
     if defect == "saturated":
