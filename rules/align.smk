@@ -3,20 +3,55 @@ Stage align: what of an embedding is batch effect?
 
     in     results/embed/{screen}/{encoder}/{experiment}.zarr
            results/qc/{screen}/{experiment}/wells.parquet
-    out    results/align/{screen}/{encoder}/transform.npz, arms.parquet
+    out    results/align/{screen}/{encoder}/{experiment}/moments.npz, middles.npz
+           results/align/{screen}/{encoder}/axes.npz, transform.npz, controls.parquet
            results/align/{screen}/{encoder}/{experiment}/embeddings.parquet
+           results/align/{screen}/{encoder}/measures.parquet, arms.parquet
     code   phenopipe/align
     paper  3.1, 5, 6, A.6
 """
 
 
-rule align_fit:
-    """The transform that typical variation of the controls defines."""
+rule align_moments:
+    """Moments of one experiment's controls, all that the fit reads of it."""
     input:
-        embeddings=of_fit("results/embed/{screen}/{encoder}/{experiment}.zarr"),
-        wells=of_fit("results/qc/{screen}/{experiment}/wells.parquet"),
+        embeddings="results/embed/{screen}/{encoder}/{experiment}.zarr",
+        wells="results/qc/{screen}/{experiment}/wells.parquet",
     output:
-        transform="results/align/{screen}/{encoder}/transform.npz",
+        moments="results/align/{screen}/{encoder}/{experiment}/moments.npz",
+    log:
+        "logs/align/moments/{screen}/{encoder}/{experiment}.log",
+    benchmark:
+        "logs/benchmarks/align/moments/{screen}/{encoder}/{experiment}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        knobs=knobs("align", "moments"),
+        source=source("align"),
+    shell:
+        """
+        python -m phenopipe.align.moments \
+            --embeddings {input.embeddings:q} \
+            --wells {input.wells:q} \
+            --moments {output.moments:q} \
+            --screen {wildcards.screen:q} \
+            --encoder {wildcards.encoder:q} \
+            --experiment {wildcards.experiment:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule align_fit:
+    """The axes that typical variation of the controls defines."""
+    input:
+        moments=of_fit("results/align/{screen}/{encoder}/{experiment}/moments.npz"),
+    output:
+        axes="results/align/{screen}/{encoder}/axes.npz",
+        controls="results/align/{screen}/{encoder}/controls.parquet",
     log:
         "logs/align/fit/{screen}/{encoder}.log",
     benchmark:
@@ -25,7 +60,7 @@ rule align_fit:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=2000,
         runtime=60,
     params:
         knobs=knobs("align", "fit"),
@@ -33,8 +68,75 @@ rule align_fit:
     shell:
         """
         python -m phenopipe.align.fit \
+            --moments {input.moments:q} \
+            --axes {output.axes:q} \
+            --controls {output.controls:q} \
+            --screen {wildcards.screen:q} \
+            --encoder {wildcards.encoder:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule align_middles:
+    """Where one experiment's middle well lies as seen from its controls."""
+    input:
+        embeddings="results/embed/{screen}/{encoder}/{experiment}.zarr",
+        wells="results/qc/{screen}/{experiment}/wells.parquet",
+        axes="results/align/{screen}/{encoder}/axes.npz",
+    output:
+        middles="results/align/{screen}/{encoder}/{experiment}/middles.npz",
+    log:
+        "logs/align/middles/{screen}/{encoder}/{experiment}.log",
+    benchmark:
+        "logs/benchmarks/align/middles/{screen}/{encoder}/{experiment}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        knobs=knobs("align", "middles"),
+        source=source("align"),
+    shell:
+        """
+        python -m phenopipe.align.middles \
             --embeddings {input.embeddings:q} \
             --wells {input.wells:q} \
+            --axes {input.axes:q} \
+            --middles {output.middles:q} \
+            --screen {wildcards.screen:q} \
+            --encoder {wildcards.encoder:q} \
+            --experiment {wildcards.experiment:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule align_center:
+    """The transform that aligns any experiment, from axes and middles."""
+    input:
+        axes="results/align/{screen}/{encoder}/axes.npz",
+        middles=of_centers("results/align/{screen}/{encoder}/{experiment}/middles.npz"),
+    output:
+        transform="results/align/{screen}/{encoder}/transform.npz",
+    log:
+        "logs/align/center/{screen}/{encoder}.log",
+    benchmark:
+        "logs/benchmarks/align/center/{screen}/{encoder}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        knobs=knobs("align", "center"),
+        source=source("align"),
+    shell:
+        """
+        python -m phenopipe.align.center \
+            --axes {input.axes:q} \
+            --middles {input.middles:q} \
             --transform {output.transform:q} \
             --screen {wildcards.screen:q} \
             --encoder {wildcards.encoder:q} \
@@ -73,6 +175,38 @@ rule align_apply:
             --screen {wildcards.screen:q} \
             --encoder {wildcards.encoder:q} \
             --experiment {wildcards.experiment:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule align_measure:
+    """How far experiments, and replicates, are told apart before and after."""
+    input:
+        embeddings=of_fit("results/embed/{screen}/{encoder}/{experiment}.zarr"),
+        aligned=of_fit("results/align/{screen}/{encoder}/{experiment}/embeddings.parquet"),
+    output:
+        measures="results/align/{screen}/{encoder}/measures.parquet",
+    log:
+        "logs/align/measure/{screen}/{encoder}.log",
+    benchmark:
+        "logs/benchmarks/align/measure/{screen}/{encoder}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        knobs=knobs("align", "measure"),
+        source=source("align"),
+    shell:
+        """
+        python -m phenopipe.align.measure \
+            --embeddings {input.embeddings:q} \
+            --aligned {input.aligned:q} \
+            --measures {output.measures:q} \
+            --screen {wildcards.screen:q} \
+            --encoder {wildcards.encoder:q} \
             {params.knobs:q} &>{log:q}
         """
 

@@ -3,6 +3,9 @@
 Cas9 may cut off the rest of a chromosome arm, so that knockouts on one arm look alike
 whatever their genes do. Knockouts of genes that the cells do not express show that alone.
 
+Time and memory: 1,400 wells of 1,664 features in 1.5 s and 0.17 GB; one experiment's wells are
+held at a time, beside one mean a gene.
+
 Shape suffixes: W wells, G genes, D features.
 """
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from phenopipe.align.moments import Moments, moments
+from phenopipe.align.statistics import Moments, moments
 
 Floats = NDArray[np.floating]
 Aligner = Callable[[Floats], NDArray[np.float64]]
@@ -37,7 +37,9 @@ class LinearMap:
 
     def __call__(self, x_WD: Floats) -> NDArray[np.float64]:
         """Align wells: ``(n_wells, n_features)`` to ``(n_wells, n_aligned_features)``."""
-        aligned_WR: NDArray[np.float64] = (x_WD - self.shift) @ self.matrix - self.offset
+        aligned_WR: NDArray[np.float64] = (x_WD - self.shift) @ self.matrix
+        if self.offset.any():
+            aligned_WR -= self.offset
         return aligned_WR
 
 
@@ -46,18 +48,21 @@ class ControlNormalizer(ABC):
 
     Attributes
     ----------
+    trim : float
+        Share of wells that a middle leaves out at either end of each component.
     center_ : float array of shape (n_features,)
         Mean of all controls; zero if each experiment has its own centre.
     projection_ : float array of shape (n_features, n_components)
         ``(x - center) @ projection_`` has unit variances on all controls.
-    median_ : float array of shape (n_components,)
-        Where the median well lies as seen from the controls, over all experiments; zero
+    middle_ : float array of shape (n_components,)
+        Where the middle well lies as seen from the controls, over all experiments; zero
         if centres come from controls.
     """
 
+    trim: float = 0.1
     center_: NDArray[np.float64]
     projection_: NDArray[np.float64]
-    median_: NDArray[np.float64]
+    middle_: NDArray[np.float64]
 
     @property
     @abstractmethod
@@ -75,7 +80,7 @@ class ControlNormalizer(ABC):
         """
 
     @abstractmethod
-    def even_out(self, own: Moments) -> NDArray[np.float64]:
+    def even_out(self, own: Moments, control_ND: Floats) -> NDArray[np.float64]:
         """Matrix (R, R) that evens out the spread of one experiment's controls."""
 
     def fit(
@@ -97,7 +102,7 @@ class ControlNormalizer(ABC):
             Experiment of each well.
         is_center_W : bool array of shape (n_wells,), optional
             Wells that show where their experiment lies among the others, see
-            :meth:`fit_median`. Default: its controls, and no other well is looked at.
+            :meth:`fit_middle`. Default: its controls, and no other well is looked at.
 
         Raises
         ------
@@ -105,35 +110,61 @@ class ControlNormalizer(ABC):
             If an experiment has no control, or the controls do not vary.
         """
         controls = rows_by_experiment(x_WD, is_control_W, experiment_W)
-        self.fit_shared(map(moments, controls.values()))
-        if is_center_W is None:
-            self.maps_ = {name: self.map_of(x_ND) for name, x_ND in controls.items()}
-        else:
+        own = {name: moments(x_ND) for name, x_ND in controls.items()}
+        self.fit_shared(own.values())
+        middles: dict[Any, NDArray[np.float64]] = {}
+        if is_center_W is not None:
             central = rows_by_experiment(x_WD, is_center_W, experiment_W)
-            self.fit_median((x_ND, central[name]) for name, x_ND in controls.items())
-            self.maps_ = {
-                name: self.map_of(x_ND, central[name]) for name, x_ND in controls.items()
-            }
+            middles = {n: self.middle_of(x_ND, central[n]) for n, x_ND in controls.items()}
+            self.fit_middle(middles.values())
+        self.maps_ = {
+            name: self._map(own[name], x_ND, middles.get(name))
+            for name, x_ND in controls.items()
+        }
         return self
 
-    def fit_median(self, pairs: Iterable[tuple[Floats, Floats]]) -> Self:
-        """Fit where the median well lies as seen from the controls.
+    def fit_middle(self, middles: Iterable[NDArray[np.float64]]) -> Self:
+        """Fit where the middle well lies as seen from the controls.
 
         Parameters
         ----------
-        pairs : iterable of two float arrays of shape (n_wells, n_features)
-            Controls, and wells of any role, of each experiment.
+        middles : iterable of float arrays of shape (n_components,)
+            What :meth:`middle_of` tells of each experiment, in a fixed order.
 
         Notes
         -----
         n controls give a centre that is off by 1/sqrt(n) standard deviations in each of R
         directions, alike for all wells: with few controls, enough to tell experiments
-        apart. The median of all wells is nearer the truth, and strong phenotypes hardly
-        move it. It is not where the controls are, so the mean over experiments is added
-        back: experiments are put in line by their wells, all together by their controls.
+        apart. The middle of all wells is nearer the truth, and strong phenotypes hardly
+        move it, since each component's mean leaves out its ends. It is not where the
+        controls are, so the mean over experiments is added back: experiments are put in
+        line by their wells, all together by their controls.
         """
-        self.median_ = np.mean([self._median(*pair) for pair in pairs], axis=0)
+        self.middle_ = np.mean(list(middles), axis=0)
         return self
+
+    def middle_of(self, control_ND: Floats, central_WD: Floats) -> NDArray[np.float64]:
+        """Where one experiment's middle well lies, as seen from its controls.
+
+        Parameters
+        ----------
+        control_ND : float array of shape (n_controls, n_features)
+            Its controls.
+        central_WD : float array of shape (n_wells, n_features)
+            Wells of any role.
+
+        Returns
+        -------
+        float array of shape (n_components,)
+            Middles of projected features: middles of raw ones err independently, and where
+            these are nearly dependent, whitening would make much of that.
+        """
+        mean_D = control_ND.mean(axis=0, dtype=np.float64)
+        sorted_WR = np.sort((central_WD - mean_D) @ self.projection_, axis=0)
+        cut = int(self.trim * len(sorted_WR))
+        # The trimmed mean of scipy.stats, which takes longer to import than this step to run.
+        middle_R: NDArray[np.float64] = sorted_WR[cut : len(sorted_WR) - cut].mean(axis=0)
+        return middle_R
 
     def map_of(self, control_ND: Floats, central_WD: Floats | None = None) -> LinearMap:
         """Map of one experiment, whether or not the shared part was fitted on it.
@@ -145,11 +176,16 @@ class ControlNormalizer(ABC):
         central_WD : float array of shape (n_wells, n_features), optional
             Wells that show where it lies among the others. Default: its controls.
         """
-        own = moments(control_ND)
-        even_RR = self.even_out(own)
+        middle_R = None if central_WD is None else self.middle_of(control_ND, central_WD)
+        return self._map(moments(control_ND), control_ND, middle_R)
+
+    def _map(
+        self, own: Moments, control_ND: Floats, middle_R: NDArray[np.float64] | None
+    ) -> LinearMap:
+        even_RR = self.even_out(own, control_ND)
         offset_R = np.zeros(len(even_RR))
-        if central_WD is not None and self.centers_each:
-            offset_R = (self._median(control_ND, central_WD) - self.median_) @ even_RR
+        if middle_R is not None and self.centers_each:
+            offset_R = (middle_R - self.middle_) @ even_RR
         shift_D = own.mean if self.centers_each else self.center_
         return LinearMap(shift_D, self.projection_ @ even_RR, offset_R)
 
@@ -167,15 +203,6 @@ class ControlNormalizer(ABC):
             If an experiment was not fitted.
         """
         return map_each(x_WD, experiment_W, self.maps_)
-
-    def _median(self, control_ND: Floats, central_WD: Floats) -> NDArray[np.float64]:
-        # Of projected features: medians of raw ones err independently, and where these are
-        # nearly dependent, whitening would make much of that.
-        mean_D = control_ND.mean(axis=0, dtype=np.float64)
-        median_R: NDArray[np.float64] = np.median(
-            (central_WD - mean_D) @ self.projection_, axis=0
-        )
-        return median_R
 
 
 def rows_by_experiment(

@@ -47,12 +47,16 @@ class Fitted(NamedTuple):
 def read_embedded(embeddings: Path, wells: Path) -> Embedded:
     """Read the wells of one experiment that pass qc and have a finite embedding.
 
+    Notes
+    -----
+    Sorted by ``well_id``: sums over wells come out the same however the files are sorted.
+
     Raises
     ------
     UserError
         If a well that passes qc has no row among the embeddings.
     """
-    passing = passing_wells([wells])
+    passing = passing_wells([wells]).sort("well_id")
     row_of = {well_id: row for row, well_id in enumerate(read_well_ids(embeddings))}
     rows = [row_of.get(well_id) for well_id in passing["well_id"]]
     if None in rows:
@@ -136,3 +140,8 @@ def require_controls(
             f"{wells}: experiment {experiment} has {found} wells of role {role} that pass qc"
             f" and are not held out, wanted at least {wanted}"
         )
+
+
+def cell_type_of(wells: pl.DataFrame) -> str:
+    """Name the cell type of an experiment's wells; several are joined."""
+    return "+".join(sorted(wells["cell_type"].drop_nulls().unique().to_list()))

@@ -13,18 +13,24 @@ def make_normalizer(method: str, settings: Mapping[str, Any]) -> ControlNormaliz
     """Return the normalizer of a method, not yet fitted; None for the method ``none``."""
     if method == "none":
         return None
+    normalizer: ControlNormalizer
     if method == "pca":
-        return ControlPCANormalizer(settings["n_components"])
-    return TypicalVariationNormalizer(
-        settings["regularization"], settings["center_by_experiment"], settings["n_components"]
-    )
+        normalizer = ControlPCANormalizer(settings["n_components"])
+    else:
+        normalizer = TypicalVariationNormalizer(
+            settings["regularization"],
+            settings["center_by_experiment"],
+            settings["n_components"],
+        )
+    normalizer.trim = settings["trim"]
+    return normalizer
 
 
-def restore_normalizer(transform: Transform) -> ControlNormalizer | None:
-    """Return the normalizer of a transform, its shared part fitted."""
+def restore_normalizer(transform: Transform, cell_type: str = "") -> ControlNormalizer | None:
+    """Return the normalizer of a transform for a cell type, its shared part fitted."""
     normalizer = make_normalizer(transform.method, transform.settings)
     if normalizer is not None:
         normalizer.center_ = transform.center
         normalizer.projection_ = transform.projection
-        normalizer.median_ = transform.median
+        normalizer.middle_ = transform.middle_of(cell_type)
     return normalizer

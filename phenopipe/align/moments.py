@@ -1,122 +1,75 @@
-"""Count, mean and scatter of rows, gathered portion by portion in double precision.
+"""Step ``moments``: what the controls of one experiment tell the fit, in one small file.
 
-Shape suffixes: N rows, D features.
+Time and memory: 20,000 wells of 384 features in 1.5 s and 0.23 GB (0.7 s and 0.1 GB are
+imports); the file holds one triangle, 0.6 MB at 384 features and 11 MB at 1,664.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-ROWS_A_PORTION = 4096
-
-
-@dataclass(frozen=True)
-class Moments:
-    """What a fit needs to know of any number of rows.
-
-    Attributes
-    ----------
-    count : int
-        Number of rows.
-    mean : float array of shape (n_features,)
-        Their mean.
-    scatter : float array of shape (n_features, n_features)
-        Sum of products of deviations from the mean.
-    """
-
-    count: int
-    mean: NDArray[np.float64]
-    scatter: NDArray[np.float64]
+from phenopipe.align.config import MomentsKnobs
+from phenopipe.align.controls import Floats
+from phenopipe.align.embedded import encoder_behind, fitted_wells, read_embedded
+from phenopipe.align.statistics import Moments, moments, spectrum
+from phenopipe.errors import UserError
+from phenopipe.formats.moments import ControlMoments, write_moments
+from phenopipe.knobs import parse_step, run_step
 
 
-def moments(x_ND: NDArray[np.floating]) -> Moments:
-    """Moments of one array of rows, of any float type.
-
-    Notes
-    -----
-    Deviations from the mean are multiplied, never raw values: the scatter of features far
-    from zero keeps its digits.
-    """
-    mean_D = x_ND.mean(axis=0, dtype=np.float64)
-    scatter_DD = np.zeros((x_ND.shape[1], x_ND.shape[1]))
-    for first in range(0, len(x_ND), ROWS_A_PORTION):
-        deviation_ND = x_ND[first : first + ROWS_A_PORTION] - mean_D
-        scatter_DD += deviation_ND.T @ deviation_ND
-    return Moments(len(x_ND), mean_D, scatter_DD)
-
-
-def pooled(parts: Iterable[Moments], *, within: bool = False) -> Moments:
-    """Moments of all rows together, from the moments of their parts.
+def control_moments(
+    experiment: str, control_ND: Floats, knobs: MomentsKnobs, encoder: str | None = None
+) -> ControlMoments:
+    """Moments of one experiment's controls, and how many directions they tell.
 
     Parameters
     ----------
-    parts : iterable of Moments
-        At least one; taken one at a time.
-    within : bool
-        Count deviations from each part's own mean only, as if all parts had one mean.
-
-    Raises
-    ------
-    ValueError
-        If there is no part.
+    experiment : str
+        The experiment.
+    control_ND : float array of shape (n_controls, n_features)
+        Controls that are not held out; there may be none.
+    knobs : MomentsKnobs
+        How they were chosen.
+    encoder : str, optional
+        Fingerprint of the encoder.
     """
-    total: Moments | None = None
-    for part in parts:
-        total = part if total is None else _merged(total, part, within=within)
-    if total is None:
-        raise ValueError("no rows, wanted at least one experiment with controls")
-    return total
+    n_features = control_ND.shape[1]
+    own = Moments(0, np.zeros(n_features), np.zeros((n_features, n_features)))
+    if len(control_ND):
+        own = moments(control_ND)
+    return ControlMoments(
+        experiment,
+        own.count,
+        own.mean,
+        own.scatter,
+        spectrum(own),
+        knobs.model_dump(mode="json"),
+        encoder,
+    )
 
 
-def _merged(one: Moments, other: Moments, *, within: bool) -> Moments:
-    count = one.count + other.count
-    step_D = other.mean - one.mean
-    scatter_DD = one.scatter + other.scatter
-    if not within:
-        scatter_DD += np.outer(step_D, step_D) * (one.count * other.count / count)
-    return Moments(count, one.mean + step_D * (other.count / count), scatter_DD)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run from the rule ``align_moments``."""
+    files, knobs = parse_step(
+        MomentsKnobs,
+        inputs=["embeddings", "wells"],
+        outputs=["moments"],
+        names=["screen", "encoder", "experiment"],
+        doc=__doc__,
+        argv=argv,
+    )
+    encoder = encoder_behind([files.embeddings])
+    wells, x_WD = read_embedded(files.embeddings, files.wells)
+    names = wells["experiment"].unique().to_list()
+    if names not in ([], [files.experiment]):
+        raise UserError(f"{files.wells}: experiments {names}, wanted {files.experiment} alone")
+    fitted = fitted_wells(wells, knobs.control_role, knobs.holdout, knobs.seed)
+    found = control_moments(files.experiment, x_WD[fitted.controls], knobs, encoder)
+    write_moments(files.moments, found, files.stamp)
+    print(
+        f"{files.experiment}: {found.count} controls vary in {len(found.spectrum)} directions"
+    )
 
 
-def spread(total: Moments) -> NDArray[np.float64]:
-    """Return the standard deviation (n) of each feature, 1 where a feature is constant.
-
-    Notes
-    -----
-    A feature counts as constant if its variance is no more than what rounding of its mean
-    can make, n eps |mean| squared.
-    """
-    variance_D = np.diag(total.scatter) / total.count
-    rounding_D = (total.count * np.finfo(np.float64).eps * np.abs(total.mean)) ** 2
-    return np.where(variance_D > rounding_D, np.sqrt(variance_D), 1.0)
-
-
-def principal_axes(
-    covariance_DD: NDArray[np.float64], n_components: int | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Axes of largest variance and the variance along each, largest first.
-
-    Parameters
-    ----------
-    covariance_DD : float array of shape (n_features, n_features)
-        Symmetric; axes whose variance is nothing but rounding are left out, so that few
-        controls or doubled features do no harm.
-    n_components : int, optional
-        Keep at most this many.
-
-    Returns
-    -------
-    axes_DR : float array of shape (n_features, n_axes)
-        Unit vectors as columns; the largest entry of each is positive.
-    variance_R : float array of shape (n_axes,)
-        Variance along each.
-    """
-    variance_D, axes_DD = np.linalg.eigh(covariance_DD)
-    rounding = 10 * len(covariance_DD) * np.finfo(np.float64).eps
-    varies = variance_D > max(variance_D[-1], 0.0) * rounding
-    # eigh sorts from small to large.
-    chosen = np.flatnonzero(varies)[::-1][:n_components]
-    axes_DR, variance_R = axes_DD[:, chosen], variance_D[chosen]
-    largest_R = np.take_along_axis(axes_DR, np.abs(axes_DR).argmax(axis=0)[None], axis=0)
-    return axes_DR * np.where(largest_R < 0, -1.0, 1.0), variance_R
+if __name__ == "__main__":
+    run_step(main)

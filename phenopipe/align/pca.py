@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from phenopipe.align.controls import ControlNormalizer, Floats, map_each, rows_by_experiment
-from phenopipe.align.moments import Moments, moments, pooled, principal_axes, spread
+from phenopipe.align.statistics import Moments, moments, pooled, principal_axes, spread
 
 # An experiment whose controls vary less than this share of all controls has no own scale.
 FLAT = 1e-10
@@ -94,10 +94,10 @@ class ControlPCANormalizer(ControlNormalizer):
             raise ValueError(f"{total.count} controls, all alike, wanted some that vary")
         self.center_ = np.zeros_like(total.mean)
         self.projection_ = axes_DR / np.sqrt(variance_R)
-        self.median_ = np.zeros(len(variance_R))
+        self.middle_ = np.zeros(len(variance_R))
         return self
 
-    def even_out(self, own: Moments) -> NDArray[np.float64]:
+    def even_out(self, own: Moments, control_ND: Floats) -> NDArray[np.float64]:
         """Divide each component by its standard deviation on the experiment's controls."""
         scatter_RR = self.projection_.T @ own.scatter @ self.projection_
         scale_R = np.sqrt(np.maximum(np.diag(scatter_RR) / own.count, 0))

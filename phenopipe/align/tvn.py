@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from phenopipe.align.controls import ControlNormalizer
-from phenopipe.align.moments import Moments, pooled, principal_axes, spread
+from phenopipe.align.controls import ControlNormalizer, Floats
+from phenopipe.align.statistics import Moments, pooled, principal_axes, spread
 
 
 class TypicalVariationNormalizer(ControlNormalizer):
@@ -80,11 +80,14 @@ class TypicalVariationNormalizer(ControlNormalizer):
             raise ValueError(f"{total.count} controls, all alike, wanted some that vary")
         self.center_ = np.zeros_like(total.mean) if self.center_by_experiment else total.mean
         self.projection_ = axes_DR / np.sqrt(variance_R) / scale_D[:, None]
-        self.median_ = np.zeros(len(variance_R))
+        self.middle_ = np.zeros(len(variance_R))
         return self
 
-    def even_out(self, own: Moments) -> NDArray[np.float64]:
+    def even_out(self, own: Moments, control_ND: Floats) -> NDArray[np.float64]:
         """Inverse square root of the experiment's covariance plus the regularization."""
+        if own.count < self.projection_.shape[1]:
+            rows_NR = (control_ND - own.mean) @ self.projection_
+            return inverse_root_of_rows(rows_NR, self.regularization)
         scatter_RR = self.projection_.T @ own.scatter @ self.projection_
         return inverse_root(scatter_RR / max(own.count - 1, 1), self.regularization)
 
@@ -93,6 +96,36 @@ def inverse_root(covariance_RR: NDArray[np.float64], ridge: float) -> NDArray[np
     """Inverse square root of ``covariance + ridge * I``, symmetric."""
     variance_R, axes_RR = np.linalg.eigh(covariance_RR)
     # Rounding can make the smallest variances slightly negative.
-    length_R = np.sqrt(np.maximum(variance_R, 0) + ridge)
-    root_RR: NDArray[np.float64] = (axes_RR / length_R) @ axes_RR.T
+    half_RR = axes_RR / (np.maximum(variance_R, 0) + ridge) ** 0.25
+    root_RR: NDArray[np.float64] = half_RR @ half_RR.T
+    return root_RR
+
+
+def inverse_root_of_rows(rows_NR: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
+    """The same of the covariance (n - 1) of a few centred rows, without forming it.
+
+    Parameters
+    ----------
+    rows_NR : float array of shape (n_rows, n_components)
+        Rows with mean zero, fewer than components.
+    ridge : float
+        Above 0.
+
+    Notes
+    -----
+    With Y the rows over sqrt(n - 1) and Y Y' = U diag(v) U', a matrix of n rows only,
+
+        (Y'Y + r I)^(-1/2) = r^(-1/2) I - Y' U diag(g) U' Y,
+        g = 1 / (sqrt(r (v + r)) (sqrt(v + r) + sqrt(r))),
+
+    where nothing is divided by a variance that may be zero.
+    """
+    scaled_NR = rows_NR / np.sqrt(max(len(rows_NR) - 1, 1))
+    variance_N, turn_NN = np.linalg.eigh(scaled_NR @ scaled_NR.T)
+    length_N = np.sqrt(np.maximum(variance_N, 0) + ridge)
+    shrink_N = 1 / (np.sqrt(ridge) * length_N * (length_N + np.sqrt(ridge)))
+    half_RN = scaled_NR.T @ (turn_NN * np.sqrt(shrink_N))
+    root_RR: NDArray[np.float64] = half_RN @ half_RN.T
+    np.negative(root_RR, out=root_RR)
+    root_RR[np.diag_indices_from(root_RR)] += 1 / np.sqrt(ridge)
     return root_RR

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from phenopipe.errors import UserError
+from phenopipe.formats.applied import Applied, Mask
 from phenopipe.formats.tables import Stamp, read_json, write_json
-from phenopipe.formats.wells import CONDITION, conditions
+from phenopipe.formats.wells import CONDITION, ROLES
 
 GENETIC_KINDS = ("knockout", "sirna")
 COUNTED = ("images", "wells", "conditions", "genes", "compounds")
 
 
-def funnel_row(
-    step: int, name: str, wells: pl.DataFrame, images: pl.DataFrame
-) -> dict[str, Any]:
+def funnel_row(step: int, name: str, applied: Applied, chosen_W: Mask) -> dict[str, Any]:
     """Count what a step of the curation left over.
 
     Parameters
@@ -25,10 +25,10 @@ def funnel_row(
         Step of paper A.1, 0 for what came in.
     name : str
         What the step does, in a word or two.
-    wells : DataFrame
-        Wells that are left, with ``well_id``, ``role`` and ``treatments``.
-    images : DataFrame
-        ``well_id`` of every image; images of other wells are not counted.
+    applied : Applied
+        All wells.
+    chosen_W : bool array of shape (n_wells,)
+        Wells that are left.
 
     Returns
     -------
@@ -36,19 +36,22 @@ def funnel_row(
         ``step, name, images, wells, conditions, genes, compounds`` and ``roles``, the wells
         of each role. Conditions, genes and compounds count once however many wells have them.
     """
-    applied = conditions(wells)
-    genes = applied.filter(pl.col("kind").is_in(GENETIC_KINDS))["gene"].drop_nulls()
-    compounds = applied.filter(pl.col("kind") == "compound")["perturbation"]
-    roles = wells.group_by("role").len().sort("role")
+    found = applied.targets.filter(pl.Series(applied.targets_in(chosen_W)))
+    genes = found.filter(pl.col("kind").is_in(GENETIC_KINDS))["gene"].drop_nulls()
+    compounds = found.filter(pl.col("kind") == "compound")["perturbation"]
+    roles = {
+        role: int(np.count_nonzero(chosen_W & (applied.role_W == code)))
+        for code, role in sorted(enumerate(ROLES), key=lambda pair: pair[1])
+    }
     return {
         "step": step,
         "name": name,
-        "images": images.join(wells.select("well_id"), on="well_id", how="semi").height,
-        "wells": wells.height,
-        "conditions": applied.select(CONDITION).n_unique(),
+        "images": int(applied.images_W.sum(where=chosen_W, dtype=np.int64)),
+        "wells": int(np.count_nonzero(chosen_W)),
+        "conditions": found.select(CONDITION).n_unique(),
         "genes": genes.n_unique(),
         "compounds": compounds.n_unique(),
-        "roles": dict(zip(roles["role"].to_list(), roles["len"].to_list(), strict=True)),
+        "roles": {role: count for role, count in roles.items() if count},
     }
 
 

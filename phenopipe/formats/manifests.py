@@ -3,7 +3,7 @@
 import polars as pl
 
 from phenopipe.formats.tables import Schema
-from phenopipe.formats.wells import COLUMNS, METADATA
+from phenopipe.formats.wells import COLUMNS, METADATA, N_IMAGES
 
 MANIFEST = Schema(
     "manifest",
@@ -14,5 +14,5 @@ MANIFEST = Schema(
         "p_value": (pl.Float64, "that p-value; null if kept untested"),
     },
     unique=("well_id",),
-    extra=(METADATA,),
+    extra=(METADATA, N_IMAGES),
 )

@@ -45,21 +45,23 @@ class Schema:
 
     def check(self, frame: pl.DataFrame, where: Path | str) -> None:
         """Raise if a column is absent, of another type, or unknown, or a row is doubled."""
-        for name, (dtype, _) in self.columns.items():
-            if name not in frame.columns:
-                raise UserError(f"{where}: no column {name!r}, wanted by format {self.name}")
-            if not _fits(frame.schema[name], dtype):
-                raise UserError(
-                    f"{where}: column {name!r} is {frame.schema[name]}, wanted {dtype}"
-                )
-        for name in frame.columns:
-            if name not in self.columns and not name.startswith(self.extra or "\0"):
-                raise UserError(f"{where}: unknown column {name!r} for format {self.name}")
+        self.check_columns(frame.schema, where)
         if self.unique:
             doubled = frame.select(self.unique).is_duplicated()
             if doubled.any():
                 row = frame.filter(doubled).select(self.unique).row(0)
                 raise UserError(f"{where}: two rows with {self.unique} = {row}, wanted one")
+
+    def check_columns(self, found: Mapping[str, pl.DataType], where: Path | str) -> None:
+        """Raise if a column is absent, of another type, or unknown."""
+        for name, (dtype, _) in self.columns.items():
+            if name not in found:
+                raise UserError(f"{where}: no column {name!r}, wanted by format {self.name}")
+            if not _fits(found[name], dtype):
+                raise UserError(f"{where}: column {name!r} is {found[name]}, wanted {dtype}")
+        for name in found:
+            if name not in self.columns and not name.startswith(self.extra or "\0"):
+                raise UserError(f"{where}: unknown column {name!r} for format {self.name}")
 
 
 def _fits(found: pl.DataType, wanted: object) -> bool:
@@ -90,11 +92,14 @@ def write_table(path: Path, frame: pl.DataFrame, schema: Schema, stamp: Stamp) -
     rest = [name for name in frame.columns if name not in schema.columns]
     schema.check(frame, path)
     ordered = frame.select([*schema.columns, *rest])
-    metadata = {
-        STAMP_KEY: _dump({"format": schema.name, "format_version": FORMAT_VERSION, **stamp})
-    }
     with atomic(path) as temporary:
-        ordered.write_parquet(temporary, metadata=metadata)
+        ordered.write_parquet(temporary, metadata=stamp_of(schema, stamp))
+
+
+def stamp_of(schema: Schema, stamp: Stamp) -> dict[str, str]:
+    """Return the entry of a parquet file's metadata that names its format and its step."""
+    facts = {"format": schema.name, "format_version": FORMAT_VERSION, **stamp}
+    return {STAMP_KEY: _dump(facts)}
 
 
 def read_table(path: Path, schema: Schema, columns: list[str] | None = None) -> pl.DataFrame:
@@ -105,6 +110,16 @@ def read_table(path: Path, schema: Schema, columns: list[str] | None = None) -> 
     UserError
         If the file is not readable parquet of this format.
     """
+    check_format(path, schema)
+    if columns is not None:
+        return pl.read_parquet(path, columns=columns)
+    frame = pl.read_parquet(path)
+    schema.check(frame, path)
+    return frame
+
+
+def check_format(path: Path, schema: Schema) -> None:
+    """Raise if a parquet file's stamp names another format, or another version of it."""
     stamp = read_stamp(path)
     if stamp.get("format") != schema.name:
         raise UserError(f"{path}: holds format {stamp.get('format')!r}, wanted {schema.name!r}")
@@ -112,11 +127,6 @@ def read_table(path: Path, schema: Schema, columns: list[str] | None = None) -> 
         raise UserError(
             f"{path}: format version {stamp.get('format_version')}, wanted {FORMAT_VERSION}"
         )
-    if columns is not None:
-        return pl.read_parquet(path, columns=columns)
-    frame = pl.read_parquet(path)
-    schema.check(frame, path)
-    return frame
 
 
 def read_stamp(path: Path) -> dict[str, Any]:

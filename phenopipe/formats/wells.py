@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
@@ -36,7 +38,15 @@ COLUMNS = {
     "layout": (pl.String, "name of the plate's layout; technical pairs share it"),
     "well_id": (pl.String, "unique over the screen"),
 }
-WELLS = Schema("wells", COLUMNS, unique=("well_id",), extra=(METADATA,))
+# Counted once, where wells of many experiments come together.
+N_IMAGES = "n_images"
+WELLS = Schema("wells", COLUMNS, unique=("well_id",), extra=(METADATA, N_IMAGES))
+COUNTED_WELLS = Schema(
+    "wells",
+    {**COLUMNS, N_IMAGES: (pl.Int32, "images of the well")},
+    unique=("well_id",),
+    extra=(METADATA,),
+)
 
 CONDITION = ("kind", "perturbation", "concentration_um")
 
@@ -79,24 +89,23 @@ def conditions(wells: pl.DataFrame) -> pl.DataFrame:
         and has no row of its own; ``n_perturbations`` does not count it. Wells without
         treatments have no row.
     """
-    each = (
-        wells.select("well_id", "treatments")
-        .explode("treatments", empty_as_null=False, keep_nulls=False)
-        .unnest("treatments")
-    )
-    factor = pl.col("kind") == BACKGROUND_KIND
-    others = (~factor).sum().over("well_id")
+    each, number_A, beside_A = listed(wells["treatments"])
     background = (
-        pl.col("perturbation").filter(factor).unique().sort().implode().over("well_id")
-    ).list.join("+")
+        _rows(wells["treatments"])
+        .filter(kind=BACKGROUND_KIND)
+        .select("row", background="perturbation")
+        .unique()
+        .sort("row", "background")
+        .group_by("row", maintain_order=True)
+        .agg(pl.col("background").str.join("+"))
+    )
     return (
         each.with_columns(
-            background=pl.when(others > 0).then(background).otherwise(pl.lit("")),
-            n_perturbations=pl.when(others > 0)
-            .then(others)
-            .otherwise(pl.len().over("well_id")),
+            wells["well_id"].gather(each["row"]),
+            pl.Series("n_perturbations", number_A),
+            pl.Series("beside", beside_A),
         )
-        .filter(~factor | (others == 0))
+        .join(background, on="row", how="left", maintain_order="left")
         .select(
             "well_id",
             "perturbation",
@@ -104,9 +113,52 @@ def conditions(wells: pl.DataFrame) -> pl.DataFrame:
             "gene",
             "guide",
             "concentration_um",
-            pl.col("n_perturbations").cast(pl.Int32),
-            "background",
+            "n_perturbations",
+            background=pl.when("beside").then("background").fill_null(""),
         )
+    )
+
+
+def listed(
+    treatments: pl.Series,
+) -> tuple[pl.DataFrame, NDArray[np.int32], NDArray[np.bool_]]:
+    """List the conditions among treatments: a background has no row of its own.
+
+    Parameters
+    ----------
+    treatments : Series
+        Column ``treatments`` of a wells table.
+
+    Returns
+    -------
+    rows : DataFrame
+        ``row`` of the table, from 0 and ascending, and the fields of each condition.
+    number_A : int32 array of shape (n_rows,)
+        Perturbations of the well, without its background.
+    beside_A : bool array of shape (n_rows,)
+        Whether the well has anything but soluble factors, so that these are background.
+    """
+    each = _rows(treatments)
+    row_A = each["row"].to_numpy()
+    is_other_A = (each["kind"] != BACKGROUND_KIND).fill_null(value=False).to_numpy()
+    others_W = np.bincount(row_A[is_other_A], minlength=len(treatments))
+    beside_A = others_W[row_A] > 0
+    n_W = np.bincount(row_A, minlength=len(treatments))
+    number_A = np.where(beside_A, others_W[row_A], n_W[row_A]).astype(np.int32)
+    stays_A = is_other_A | ~beside_A
+    if stays_A.all():
+        return each, number_A, beside_A
+    return each.filter(pl.Series(stays_A)), number_A[stays_A], beside_A[stays_A]
+
+
+def _rows(treatments: pl.Series) -> pl.DataFrame:
+    """List all treatments with the ``row`` that has them; a row without any is left out."""
+    return (
+        treatments.alias("treatments")
+        .to_frame()
+        .with_row_index("row")
+        .explode("treatments", empty_as_null=False, keep_nulls=False)
+        .unnest("treatments")
     )
 
 

@@ -8,12 +8,15 @@ import numpy as np
 import polars as pl
 
 from phenopipe.formats.benchmarks import MAGNITUDES
+from phenopipe.formats.controls import CONTROLS
+from phenopipe.formats.fingerprint import fingerprint
 from phenopipe.formats.funnels import read_funnel
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.images import IMAGES
 from phenopipe.formats.maps import NEIGHBOURS
+from phenopipe.formats.names import names_of, stamp_of
 from phenopipe.formats.pvalues import COMBINED, PVALUES
-from phenopipe.formats.qc import read_metrics
+from phenopipe.formats.qc import DEFECTS, read_metrics
 from phenopipe.formats.results import RESULTS
 from phenopipe.formats.tables import read_json, read_table
 from phenopipe.knobs import StepFiles
@@ -31,24 +34,16 @@ from phenopipe.report.gather import (
     count_wells,
     describe_encoders,
     each_experiment,
+    gate_of,
     list_conditions,
     list_examples,
     list_flagged,
-    names_of,
     read_named,
     read_results,
     stack,
-    stamp_of,
 )
 from phenopipe.report.pieces import Section
-from phenopipe.report.scatter import (
-    TOLD,
-    every_well,
-    files_by_encoder,
-    held_out_controls,
-    principal_plane,
-    sample_encoder,
-)
+from phenopipe.report.scatter import principal_plane
 from phenopipe.report.sections.alignment import (
     Alignment,
     align_section,
@@ -67,13 +62,14 @@ from phenopipe.report.sections.overview import overview_section, rerun_section, 
 from phenopipe.report.sections.pretrain import pretrain_section
 from phenopipe.report.sections.probe import probe_section
 from phenopipe.report.sections.qc import qc_section
+from phenopipe.report.sections.rounds import rounds_section
 from phenopipe.report.sections.screen import screen_section
 from phenopipe.report.sections.truth import truth_section
 from phenopipe.report.thumbnails import Album
+from phenopipe.samples import every_well, files_by_encoder, sample_encoder
 from phenopipe.seeds import generator
 
 SITES_FOR_METRICS = 20_000
-CONTROLS_FOR_CLASSIFIER = 1500
 NOT_STAMPED = (".npz",)
 
 
@@ -92,6 +88,7 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
     funnels = {manifest_of(path): read_funnel(path) for path in files.funnels}
     blocks = read_results(files.blocks)
     histories, painted = trainings(files)
+    found = stack(read_table(path, RESULTS) for path in files.truth)
     results = [*files.recall, *files.replicates, *files.magnitude, *files.compounds]
     stages = [
         seen["screen"],
@@ -101,7 +98,9 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
         # Encoders that were trained here come first.
         align_section(sorted(alignments(files, knobs), key=lambda a: a.encoder not in painted)),
         seen["consistency"],
-        phenoprints_section(funnels, combined, seen["strongest"]),
+        phenoprints_section(
+            funnels, combined, seen["strongest"], read_results(files.diversity)
+        ),
         pretrain_section(histories, painted),
         probe_section(blocks, best_blocks(files.best)),
         benchmark_section(
@@ -109,8 +108,16 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
             stack(read_named(path, MAGNITUDES) for path in files.magnitude_perturbations),
             blocks,
         ),
+        rounds_section(
+            manifests_learned(files),
+            funnels,
+            combined,
+            blocks,
+            read_results(results),
+            found,
+        ),
         map_section(searchable_maps(files.neighbours, knobs)),
-        truth_section(stack(read_table(path, RESULTS) for path in files.truth)),
+        truth_section(found),
     ]
     ran = {section.name for section in stages if section.pieces}
     stamps = [stamp_of(path) for path in all_paths(files) if path.suffix not in NOT_STAMPED]
@@ -122,10 +129,11 @@ def wells_sections(
 ) -> dict[str, Any]:
     """Build what needs the flagged wells: they are read once, an experiment at a time."""
     wanted = strongest_conditions(combined)
-    counts, flags, positions, applied, examples, flagged, strongest = each_experiment(
+    counts, flags, gates, positions, applied, examples, flagged, strongest = each_experiment(
         files.flags,
         count_wells,
         count_flags,
+        gate_of,
         count_positions,
         list_conditions,
         list_examples,
@@ -146,6 +154,8 @@ def wells_sections(
         "qc": qc_section(
             counts,
             flags,
+            stack(read_named(path, DEFECTS) for path in files.defects),
+            gates,
             positions,
             sample_metrics(files, knobs.seed),
             album.pictures(*pick_flagged(flagged, knobs.flagged_sites)),
@@ -193,26 +203,31 @@ def pvalue_bins(paths: list[Path], applied: pl.DataFrame) -> pl.DataFrame:
 def alignments(files: StepFiles, knobs: PageKnobs) -> list[Alignment]:
     """Sample every encoder's embeddings before and after alignment."""
     before, after = files_by_encoder(files.embeddings), files_by_encoder(files.aligned)
+    measures = read_results(files.measures)
+    controls = {
+        _screen_and_encoder(path): read_table(path, CONTROLS) for path in files.controls
+    }
     found = []
     for (screen, encoder), aligned in after.items():
         stores = before.get((screen, encoder), {})
-        wanted = {
-            "all": (knobs.sample_wells, every_well),
-            "controls": (CONTROLS_FOR_CLASSIFIER, held_out_controls),
-        }
+        wanted = {"all": (knobs.sample_wells, every_well)}
         samples = sample_encoder(aligned, stores, wanted, seed=knobs.seed)
         if "all" not in samples:
             continue
-        drawn, held = samples["all"], samples.get("controls")
+        drawn = samples["all"]
         plane_before, share_before = principal_plane(drawn.before)
         plane_after, share_after = principal_plane(drawn.after)
-        apart = pl.DataFrame(schema=TOLD)
-        if held is not None:
-            apart = held.apart(folds=knobs.folds, seed=knobs.seed)
         shares = (*map(float, share_before), *map(float, share_after))
         plane = plane_frame(drawn.wells, plane_before, plane_after)
-        found.append(Alignment(screen, encoder, plane, shares, apart))  # type: ignore[arg-type]
+        measured = measures.filter(pl.col("screen") == screen, pl.col("encoder") == encoder)
+        told = controls.get((screen, encoder), CONTROLS.empty())
+        found.append(Alignment(screen, encoder, plane, shares, measured, told))  # type: ignore[arg-type]
     return found
+
+
+def _screen_and_encoder(path: Path) -> tuple[str, str]:
+    names = names_of(path)
+    return names.get("screen", ""), names.get("encoder", "")
 
 
 def trainings(
@@ -225,6 +240,16 @@ def trainings(
         with np.load(path, allow_pickle=False) as arrays:
             painted[path.parent.name] = {name: arrays[name] for name in arrays.files}
     return histories, painted
+
+
+def manifests_learned(files: StepFiles) -> dict[str, str]:
+    """Manifest that each trained encoder learned from, by the content of its table."""
+    names = {fingerprint(path): manifest_of(path) for path in files.manifests}
+    learned: dict[str, str] = {}
+    for path in files.histories:
+        inputs = stamp_of(path).get("inputs", {}).get("manifest", [])
+        learned |= {names_of(path)["encoder"]: names[one] for one in inputs if one in names}
+    return learned
 
 
 def best_blocks(paths: list[Path]) -> pl.DataFrame:

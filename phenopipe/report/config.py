@@ -22,12 +22,10 @@ class PageKnobs(Knobs):
     """Nearest, and most opposed, names kept for each row of a map."""
     map_rows: PositiveInt = 6000
     """Rows of a map that can be searched; further ones are left out, and counted."""
-    folds: int = Field(default=5, ge=2)
-    """Folds of the classifiers that try to tell experiments apart."""
     max_mb: PositiveFloat = 6.0
     """Size of the page above which the step stops."""
     seed: int = 0
-    """Seed of samples and folds."""
+    """Seed of samples."""
 
 
 class TruthKnobs(Knobs):

@@ -6,29 +6,25 @@ before the next is opened; what is drawn point by point is a sample.
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from phenopipe.formats.embeddings import read_attributes
-from phenopipe.formats.qc import FAILS, SCORE, read_qc_wells
+from phenopipe.formats.names import names_of
+from phenopipe.formats.qc import (
+    CONTROLS,
+    FAILING,
+    FAILS,
+    LIMIT,
+    MAX_FAILING,
+    MIN_CONTROLS,
+    NO_GO,
+    SCORE,
+    read_qc_wells,
+)
 from phenopipe.formats.results import RESULTS
-from phenopipe.formats.stores import open_store
-from phenopipe.formats.tables import Schema, read_stamp, read_table
+from phenopipe.formats.tables import Schema, read_table
 from phenopipe.formats.wells import CONDITION, conditions
-
-
-def stamp_of(path: Path) -> dict[str, Any]:
-    """Read what a table or zarr store says about the step that made it."""
-    if path.is_dir():
-        return dict(open_store(path).attrs.get("stamp", {}))
-    return read_stamp(path)
-
-
-def names_of(path: Path) -> dict[str, str]:
-    """Read whose file this is: screen, experiment, encoder, manifest, task, benchmark."""
-    names = dict(stamp_of(path).get("names", {}))
-    return {str(key): str(value) for key, value in names.items()}
 
 
 def read_named(path: Path, schema: Schema) -> pl.DataFrame:
@@ -90,6 +86,20 @@ def count_flags(wells: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
+def gate_of(wells: pl.DataFrame) -> pl.DataFrame:
+    """Tell how one experiment was judged as a whole, in one row."""
+    columns = {
+        "no_go": NO_GO,
+        "failing": FAILING,
+        "max_failing": MAX_FAILING,
+        "controls": CONTROLS,
+        "min_controls": MIN_CONTROLS,
+    }
+    if not wells.height or not set(columns.values()) <= set(wells.columns):
+        return pl.DataFrame()
+    return wells.head(1).select("screen", "experiment", **columns)
+
+
 def count_positions(wells: pl.DataFrame) -> pl.DataFrame:
     """Count one experiment's wells, and those that fail, at each address of its plates."""
     return wells.group_by("screen", "row", "column").agg(
@@ -112,9 +122,11 @@ def list_flagged(wells: pl.DataFrame, *, a_test: int = 3) -> pl.DataFrame:
     frames = []
     for test in tests_of(wells):
         failed = wells.filter(pl.col(FAILS + test))
-        score = SCORE + test
-        if score in failed.columns:
-            failed = failed.sort(pl.col(score).abs(), descending=True, nulls_last=True)
+        if SCORE + test in failed.columns:
+            score = pl.col(SCORE + test)
+            # Some tests set a largest score, others a least: how far beyond it is the well?
+            beyond = score - pl.col(LIMIT + test) if LIMIT + test in failed.columns else score
+            failed = failed.sort(beyond.abs(), descending=True, nulls_last=True)
         chosen = failed.head(a_test).select("screen", "experiment", "well_id", "role")
         frames.append(chosen.with_columns(test=pl.lit(test)))
     return stack(frames)

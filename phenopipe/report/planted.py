@@ -139,6 +139,32 @@ def called_rows(name: str, combined: pl.DataFrame, truth: pl.DataFrame) -> list[
     ]
 
 
+def power_rows(name: str, combined: pl.DataFrame, truth: pl.DataFrame) -> list[Row]:
+    """Share of conditions found against the length of the planted effect: the power curve.
+
+    Returns
+    -------
+    list of mapping
+        ``power`` for each bin of effects, one unit of the simulator wide, that holds a tested
+        condition; ``source`` tells the bin, and the manifest whose judges were asked. A
+        condition is found if its own combined p-value is under 0.01 for some judge. Genes on
+        biased arms, controls and lost labels are left out.
+    """
+    known = truth.filter(pl.col("status").is_in(["active", "weak", "inactive"]))
+    known = known.filter(pl.col("perturbation").is_not_null())
+    effects = known.group_by(CONDITION).agg(pl.col("effect").max())
+    best = combined.filter(level="condition").group_by(CONDITION).agg(pl.col("p_value").min())
+    judged = best.join(effects, on=CONDITION, nulls_equal=True)
+    # The bin above its lower edge; what does nothing has a bin of its own.
+    judged = judged.with_columns(upper=pl.col("effect").ceil().cast(pl.Int64))
+    rows = []
+    for (upper,), part in sorted(judged.group_by("upper"), key=lambda pair: pair[0]):
+        reach = f"{upper - 1} to {upper}" if upper else "0"
+        hits = _count(part["p_value"] < THRESHOLD)
+        rows.append(share_row("power", hits, part.height, source=f"effect {reach}, {name}"))
+    return rows
+
+
 def noise_rows(
     combined: pl.DataFrame, truth: pl.DataFrame, levels: Sequence[float]
 ) -> list[Row]:

@@ -14,9 +14,9 @@ from phenopipe.formats.aligned import read_aligned
 from phenopipe.formats.wells import conditions
 from phenopipe.report.config import TruthKnobs
 from phenopipe.report.intervals import Row
-from phenopipe.report.scatter import Sample, held_out_controls, sample_encoder
-from phenopipe.report.separability import separability
+from phenopipe.samples import Sample, held_out_controls, sample_encoder
 from phenopipe.seeds import generator
+from phenopipe.separability import separability
 
 Floats = NDArray[np.floating]
 CONTROL = "negative_control"

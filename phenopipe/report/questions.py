@@ -52,6 +52,7 @@ QUESTIONS = (
     Question("phenoprint_recall", PRINTS, "active conditions that are kept", at_least=0.8),
     Question("called_precision", PRINTS, "single tests under 0.01 that are active"),
     Question("called_recall", PRINTS, "active conditions with a test under 0.01"),
+    Question("power", PRINTS, "conditions found, by length of the planted effect"),
     Question("noise_called", NOISE, "calls over the nominal number", at_most=1.2),
     Question("noise_called_by", NOISE, "the same, by judge and level"),
     Question("apart_before", ALIGN, "experiments told apart before, above chance"),

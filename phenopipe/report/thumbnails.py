@@ -13,8 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.formats.images import IMAGES, open_pixels, pixel_channels
+from phenopipe.formats.names import names_of
 from phenopipe.formats.tables import read_table
-from phenopipe.report.gather import names_of
 
 # One colour a channel; names that biologists colour by habit come first, then a wheel.
 BY_NAME = {

@@ -8,6 +8,7 @@ import polars as pl
 from phenopipe.formats.arms import ARMS
 from phenopipe.formats.benchmarks import RECALL_PAIRS
 from phenopipe.formats.manifests import MANIFEST
+from phenopipe.formats.names import names_of
 from phenopipe.formats.probes import PREDICTIONS
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.qc import read_qc_wells
@@ -16,7 +17,7 @@ from phenopipe.formats.tables import read_table, write_table
 from phenopipe.formats.truth import TRUTH
 from phenopipe.knobs import StepFiles, parse_step, run_step
 from phenopipe.report.config import TruthKnobs
-from phenopipe.report.gather import names_of, read_results, stack
+from phenopipe.report.gather import read_results, stack
 from phenopipe.report.intervals import Row
 from phenopipe.report.planted import (
     called_rows,
@@ -24,12 +25,13 @@ from phenopipe.report.planted import (
     noise_rows,
     phenoprint_rows,
     planted_wells,
+    power_rows,
     qc_rows,
     tested_conditions,
 )
 from phenopipe.report.planted_scores import planted_pair_rows, probe_rows
 from phenopipe.report.planted_space import alignment_rows, arm_rows
-from phenopipe.report.scatter import files_by_encoder
+from phenopipe.samples import files_by_encoder
 
 INPUTS = (
     "truth",
@@ -86,7 +88,8 @@ def curation_rows(files: StepFiles, truth: pl.DataFrame, knobs: TruthKnobs) -> l
             candidates = stack(listed_conditions(wells) for wells in uncurated)
         if name in manifests:
             rows += phenoprint_rows(name, manifests[name], candidates, truth)
-        rows += called_rows(name, tests, truth) + noise_rows(tests, truth, knobs.levels)
+        rows += called_rows(name, tests, truth) + power_rows(name, tests, truth)
+        rows += noise_rows(tests, truth, knobs.levels)
     return rows
 
 

@@ -1,28 +1,59 @@
 """Both steps on three small experiments: the same as the normalizers in memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
-from phenopipe.align import apply, fit
+from phenopipe.align import apply, center, fit, middles, moments
+from phenopipe.align.config import FitKnobs, MomentsKnobs
 from phenopipe.align.embedded import Fitted, fitted_wells, read_embedded
 from phenopipe.align.pca import ControlPCANormalizer
 from phenopipe.align.tvn import TypicalVariationNormalizer
 from phenopipe.errors import UserError
 from phenopipe.formats.aligned import read_aligned
+from phenopipe.formats.controls import CONTROLS
 from phenopipe.formats.embeddings import read_block, read_well_ids, write_embeddings
 from phenopipe.formats.qc import read_qc_wells, write_qc_wells
+from phenopipe.formats.tables import read_table
 from phenopipe.formats.transforms import read_transform
 
 from .conftest import wells_of
 
+LABELS = ["--screen", "s", "--encoder", "e"]
+CHOICE = ("--control-role", "--holdout", "--seed")
+
 
 def run_fit(folder, names, *flags, to="transform.npz"):
-    embeddings = [str(folder / f"{name}.zarr") for name in names]
-    wells = [str(folder / f"{name}.parquet") for name in names]
-    labels = ["--screen", "s", "--encoder", "e", "--transform", str(folder / to)]
-    fit.main(["--embeddings", *embeddings, "--wells", *wells, *labels, *flags])
+    """Moments of each experiment, axes, middles where they are wanted, transform."""
+    pairs = list(zip(flags[::2], flags[1::2], strict=True))
+    chosen = [word for pair in pairs if pair[0] in CHOICE for word in pair]
+    rest = [word for pair in pairs if pair[0] not in CHOICE for word in pair]
+    gathered = [run_moments(folder, name, *chosen) for name in names]
+    axes = folder / f"axes-{to}"
+    tables = ["--axes", str(axes), "--controls", str(folder / "controls.parquet")]
+    fit.main(["--moments", *map(str, gathered), *tables, *LABELS, *rest])
+    middles = []
+    if ("--center-on", "wells") in pairs:
+        middles = [run_middles(folder, name, axes) for name in names]
+    paths = ["--axes", axes, "--middles", *middles, "--transform", folder / to]
+    center.main([*map(str, paths), *LABELS])
     return folder / to
+
+
+def run_moments(folder, name, *flags):
+    paths = ["--embeddings", folder / f"{name}.zarr", "--wells", folder / f"{name}.parquet"]
+    paths += ["--moments", folder / f"{name}-moments.npz", "--experiment", name]
+    moments.main([*map(str, paths), *LABELS, *flags])
+    return folder / f"{name}-moments.npz"
+
+
+def run_middles(folder, name, axes):
+    paths = ["--embeddings", folder / f"{name}.zarr", "--wells", folder / f"{name}.parquet"]
+    paths += ["--axes", axes, "--middles", folder / f"{name}-middles.npz"]
+    middles.main([*map(str, paths), *LABELS, "--experiment", name])
+    return folder / f"{name}-middles.npz"
 
 
 def run_apply(folder, name, transform, to="aligned.parquet", *flags):
@@ -136,23 +167,89 @@ def test_an_experiment_without_controls_ends_in_one_line(screen):
 
 def test_mistakes_in_the_files_are_told(screen):
     folder, names = screen
-    with pytest.raises(UserError, match="'experiment-9' has no embeddings"):
+    with pytest.raises(UserError, match="'experiment-9' has no moments"):
         run_fit(folder, names, "--experiments", '["experiment-9"]')
     with pytest.raises(UserError, match="wanted one, once"):
         run_fit(folder, [names[0], names[0]])
     (folder / "experiment-2.parquet").rename(folder / "experiment-1.parquet")
     with pytest.raises(UserError, match="no embedding of well experiment-2/plate-1/0"):
         run_fit(folder, names[:1])
-    narrow = fit.Part("a", np.zeros((3, 2)), np.zeros((3, 2)))
-    wide = fit.Part("b", np.eye(3), np.eye(3))
+    narrow = moments.control_moments("a", np.zeros((3, 2)), MomentsKnobs())
+    wide = moments.control_moments("b", np.eye(3), MomentsKnobs())
     with pytest.raises(UserError, match="experiment b: 3 features, wanted 2 as in a"):
-        fit.fit_transform(lambda: [narrow, wide], fit.FitKnobs())
+        fit.fit_transform([narrow, wide], FitKnobs())
     with pytest.raises(UserError, match="all alike"):
-        fit.fit_transform(lambda: [narrow], fit.FitKnobs())
+        fit.fit_transform([narrow], FitKnobs())
+    other = replace(narrow, experiment="c", settings={**narrow.settings, "seed": 1})
+    with pytest.raises(UserError, match=r"experiment c: controls chosen by .* as in a"):
+        fit.fit_transform([narrow, other], FitKnobs())
+    with pytest.raises(UserError, match="no file, wanted those of at least one"):
+        run_fit(folder, [])
     with pytest.raises(UserError, match="embeddings of 2 features, wanted 3"):
-        transform = fit.fit_transform(lambda: [wide], fit.FitKnobs())
+        transform, _ = fit.fit_transform([wide], FitKnobs())
         everyone = Fitted(np.ones(1, bool), np.ones(1, bool))
         apply.align_experiment(np.zeros((1, 2)), everyone, transform)
+
+
+def test_middles_of_other_axes_or_other_experiments_are_refused(screen):
+    folder, names = screen
+    run_fit(folder, names, "--center-on", "wells")
+    axes = folder / "axes-transform.npz"
+    gathered = [str(folder / f"{name}-middles.npz") for name in names]
+
+    def run_center(*middles):
+        paths = ["--axes", str(axes), "--transform", str(folder / "never.npz")]
+        center.main([*paths, *LABELS, "--middles", *middles])
+
+    with pytest.raises(UserError, match=r"middles of experiments \['experiment-1'\], wanted"):
+        run_center(gathered[0])
+    with pytest.raises(UserError, match="a second time"):
+        run_center(*gathered, gathered[0])
+    run_fit(folder, names, "--center-on", "wells", "--regularization", "2", to="o.npz")
+    with pytest.raises(UserError, match=r"experiment-1-middles.npz: middles on axes"):
+        run_center(*gathered)
+    run_fit(folder, names)
+    assert not (folder / "never.npz").exists()
+
+
+def test_what_controls_can_tell_is_written_for_each_experiment(screen):
+    folder, names = screen
+    # Three controls of the last experiment pass qc: two directions.
+    path = folder / f"{names[2]}.parquet"
+    number = pl.int_range(pl.len())
+    role = pl.when(number < 3).then(pl.lit("negative_control")).otherwise(pl.lit("empty"))
+    write_qc_wells(path, read_qc_wells(path).with_columns(role=role), {})
+    transform = run_fit(folder, names, "--holdout", "0", "--n-components", "5")
+    table = read_table(folder / "controls.parquet", CONTROLS)
+    assert table["experiment"].to_list() == [*names, None]
+    assert table["n_controls"].to_list() == [14, 14, 3, 31]
+    assert table["rank"].to_list() == [6, 6, 2, 6]
+    assert table["n_kept"].unique().to_list() == [5]
+    assert table["n_dropped"].unique().to_list() == [1]
+    assert table["n_unscaled"].to_list() == [0, 0, 3, 0]
+    ratio = table["largest"] / table["smallest"]
+    np.testing.assert_allclose(table["condition"], ratio)
+    assert (table["condition"] > 1).all()
+    _, x_WD = run_apply(folder, names[2], transform)
+    assert np.isfinite(x_WD).all()
+
+
+def test_the_order_of_wells_in_the_files_changes_no_byte(screen):
+    folder, names = screen
+    transform = run_fit(folder, names, "--center-on", "wells")
+    read = [transform.read_bytes(), run_apply(folder, names[0], transform)]
+    for seed, name in enumerate(names):
+        path = folder / f"{name}.parquet"
+        wells = read_qc_wells(path)
+        order_W = np.random.default_rng(seed).permutation(wells.height)
+        write_qc_wells(path, wells[order_W], {})
+    again = run_fit(folder, names[::-1], "--center-on", "wells", to="again.npz")
+    one, other = read_transform(transform), read_transform(again)
+    for array in ("center", "projection", "middle"):
+        np.testing.assert_array_equal(getattr(one, array), getattr(other, array))
+    wells, x_WD = run_apply(folder, names[0], again)
+    assert wells.equals(read[1][0])
+    np.testing.assert_array_equal(x_WD, read[1][1])
 
 
 def rename_encoder(folder, name, encoder):
@@ -170,7 +267,9 @@ def test_embeddings_of_different_encoders_or_features_never_meet(screen):
         rename_encoder(folder, name, "one")
     transform = run_fit(folder, names)
     rename_encoder(folder, names[2], "other")
-    with pytest.raises(UserError, match=r"experiment-3.zarr: embeddings of encoder .* other"):
+    with pytest.raises(
+        UserError, match=r"experiment-3: embeddings of encoder .* other, wanted one"
+    ):
         run_fit(folder, names)
     with pytest.raises(UserError, match="encoder or features other, wanted one"):
         run_apply(folder, names[2], transform, "never.parquet")

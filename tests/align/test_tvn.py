@@ -7,7 +7,7 @@ from scipy.linalg import fractional_matrix_power
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from phenopipe.align.tvn import TypicalVariationNormalizer, inverse_root
+from phenopipe.align.tvn import TypicalVariationNormalizer, inverse_root, inverse_root_of_rows
 
 from .conftest import batch_of
 
@@ -114,6 +114,16 @@ def test_mistakes_are_told(wells):
         normalizer.fit(*wells).transform(x_WD[:2], ["a", "d"])
     with pytest.raises(ValueError, match="lengths"):
         normalizer.fit(x_WD, is_control_W, experiment_W[:5])
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 0.5, 30.0])
+@pytest.mark.parametrize("n_rows", [1, 2, 9])
+def test_the_root_from_few_rows_equals_the_root_of_their_covariance(n_rows, ridge):
+    rows_NR = np.random.default_rng(n_rows).normal(size=(n_rows, 10)) * np.logspace(2, -2, 10)
+    rows_NR -= rows_NR.mean(axis=0)
+    wanted = inverse_root(rows_NR.T @ rows_NR / max(n_rows - 1, 1), ridge)
+    found = inverse_root_of_rows(rows_NR, ridge)
+    np.testing.assert_allclose(found, wanted, atol=1e-9 / np.sqrt(ridge))
 
 
 def test_inverse_root_of_a_singular_covariance_is_the_ridge_alone():

@@ -234,3 +234,46 @@ def test_users_tables_of_any_kind_read_alike(name, tmp_path):
     assert read_any(path).equals(frame)
     with pytest.raises(UserError, match="unknown kind of table"):
         read_any(tmp_path / "t.xlsx")
+
+
+def conditions_by_windows(frame):
+    """The rule of backgrounds by window functions over wells: slow, and short."""
+    factor = pl.col("kind") == "soluble_factor"
+    others = (~factor).sum().over("well_id")
+    background = (
+        pl.col("perturbation").filter(factor).unique().sort().implode().over("well_id")
+    ).list.join("+")
+    number = pl.when(others > 0).then(others).otherwise(pl.len().over("well_id"))
+    return (
+        frame.select("well_id", "treatments")
+        .explode("treatments", empty_as_null=False, keep_nulls=False)
+        .unnest("treatments")
+        .with_columns(
+            background=pl.when(others > 0).then(background).otherwise(pl.lit("")),
+            n_perturbations=number.cast(pl.Int32),
+        )
+        .filter(~factor | (others == 0))
+        .select(
+            *("well_id", "perturbation", "kind", "gene", "guide", "concentration_um"),
+            *("n_perturbations", "background"),
+        )
+    )
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                treatment,
+                st.sampled_from(["A_1", "drug", "TNF", "IL6", None]),
+                kind=st.sampled_from(["knockout", "compound", "soluble_factor", None]),
+                dose=st.sampled_from([None, 0.5]),
+            ),
+            max_size=5,
+        ),
+        max_size=12,
+    )
+)
+def test_conditions_are_those_of_the_windows(treatments):
+    frame = wells(*treatments)
+    assert conditions(frame).equals(conditions_by_windows(frame))

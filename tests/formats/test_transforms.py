@@ -7,10 +7,16 @@ import numpy as np
 import pytest
 
 from phenopipe.errors import UserError
-from phenopipe.formats.transforms import Transform, read_transform, write_transform
+from phenopipe.formats.transforms import ARRAYS, Transform, read_transform, write_transform
 
 TRANSFORM = Transform(
-    "tvn", np.arange(3.0), np.eye(3)[:, :2], np.ones(2), {"holdout": 0.2}, {"e1": 12, "e2": 9}
+    "tvn",
+    np.arange(3.0),
+    np.eye(3)[:, :2],
+    np.array([[1.0, 2.0], [3.0, 6.0]]),
+    {"holdout": 0.2},
+    {"e1": 12, "e2": 9},
+    ("ARPE-19", "HUVEC"),
 )
 
 
@@ -19,12 +25,13 @@ def test_what_is_written_is_read(tmp_path):
     read = read_transform(tmp_path / "t.npz")
     np.testing.assert_array_equal(read.center, TRANSFORM.center)
     np.testing.assert_array_equal(read.projection, TRANSFORM.projection)
-    np.testing.assert_array_equal(read.median, TRANSFORM.median)
-    assert (read.method, read.settings, read.experiments) == (
-        TRANSFORM.method,
-        TRANSFORM.settings,
-        TRANSFORM.experiments,
-    )
+    np.testing.assert_array_equal(read.middle, TRANSFORM.middle)
+    assert replace(read, **dict.fromkeys(ARRAYS)) == replace(TRANSFORM, **dict.fromkeys(ARRAYS))
+
+
+def test_a_cell_type_has_its_own_middle_and_an_unknown_one_the_mean():
+    assert TRANSFORM.middle_of("HUVEC").tolist() == [3.0, 6.0]
+    assert TRANSFORM.middle_of("U2OS").tolist() == [2.0, 4.0]
 
 
 def test_bytes_do_not_depend_on_the_clock(tmp_path):
@@ -39,6 +46,7 @@ def test_bytes_do_not_depend_on_the_clock(tmp_path):
     [
         ({"method": "harmony"}, "method 'harmony'"),
         ({"projection": np.eye(2)}, "wanted \\(3, 2\\)"),
+        ({"cell_types": ("HUVEC",)}, "2 middles, wanted one of each of"),
         ({"center": np.full(3, np.nan)}, "not finite"),
     ],
 )

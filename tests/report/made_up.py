@@ -4,9 +4,12 @@ import numpy as np
 import polars as pl
 
 from phenopipe.formats.aligned import write_aligned
+from phenopipe.formats.controls import CONTROLS
 from phenopipe.formats.embeddings import write_embeddings
 from phenopipe.formats.images import write_images, write_pixels
-from phenopipe.formats.qc import write_metrics, write_qc_wells
+from phenopipe.formats.qc import DEFECTS, write_defects, write_metrics, write_qc_wells
+from phenopipe.formats.results import RESULTS, tidy
+from phenopipe.formats.tables import write_table
 from phenopipe.formats.wells import TREATMENT, well_name, write_wells
 
 SCREEN = "made"
@@ -82,6 +85,13 @@ def flagged(wells):
         score_focus=pl.when(fails).then(3.0 + number / 10).otherwise(0.1),
         fails_saturation=pl.lit(False),
         score_saturation=pl.lit(0.0),
+        limit_focus=pl.lit(2.5),
+        limit_saturation=pl.lit(0.2),
+        fails_experiment=pl.lit(False),
+        score_experiment=pl.lit(0.1),
+        limit_experiment=pl.lit(0.5),
+        score_controls=pl.lit(14.0),
+        limit_controls=pl.lit(1.0),
         passes=~fails,
         reason=pl.when(fails).then(pl.lit("focus")).otherwise(pl.lit("")),
     )
@@ -172,6 +182,22 @@ def write_screen(run, with_pixels=True):
             metrics,
             stamp("qc", "images", **names),
         )
+    defect = {
+        "experiment": EXPERIMENTS[0],
+        "plate": "P1",
+        "level": "well",
+        "defect": "well_without_image",
+        "n": 2,
+        "n_checked": N_WELLS,
+        "examples": "one/P1/A01, one/P1/A02",
+        "mend": "bring its images",
+    }
+    schema = {name: dtype for name, (dtype, _) in DEFECTS.columns.items()}
+    write_defects(
+        run.at("defects", f"qc/{SCREEN}/defects.parquet"),
+        pl.DataFrame([defect], schema=schema),
+        stamp("qc", "check", screen=SCREEN),
+    )
 
 
 def write_embedded(run):
@@ -201,3 +227,35 @@ def write_embedded(run):
             write_aligned(
                 path, fitted, x_WBD[kept["at"].to_numpy(), -1], stamp("align", "apply", **names)
             )
+        write_alignment(run, encoder)
+
+
+def write_alignment(run, encoder):
+    """Write what alignment measures of itself: experiments told apart, then no longer."""
+    names = {"screen": SCREEN, "encoder": encoder}
+    measured = {
+        "experiments_apart_before": 0.97,
+        "experiments_apart_after": 0.36,
+        "experiments_apart_chance": 0.5,
+        "replicates_rank_before": 0.51,
+        "replicates_rank_after": 0.83,
+    }
+    rows = [
+        {"metric": metric, "source": "HUVEC", "value": value, "low": value, "high": value}
+        for metric, value in measured.items()
+    ]
+    table = tidy(rows, **names, benchmark="alignment", n=40, block=3, trimmed=False, seed=0)
+    path = run.at("measures", f"align/{SCREEN}/{encoder}/measures.parquet")
+    write_table(path, table, RESULTS, stamp("align", "measure", **names))
+    told = {"n_features": DIM, "n_constant": 0, "n_kept": DIM, "n_dropped": 0}
+    spread = {"largest": 2.0, "smallest": 0.5, "condition": 4.0}
+    rows = [
+        {"experiment": None, "n_controls": 14, "rank": DIM, "n_unscaled": 0},
+        {"experiment": "few-controls", "n_controls": 3, "rank": 2, "n_unscaled": DIM - 2},
+        {"experiment": "enough", "n_controls": 11, "rank": DIM, "n_unscaled": 0},
+    ]
+    controls = pl.DataFrame(
+        [{**told, **spread, **row} for row in rows], schema=CONTROLS.empty().schema
+    )
+    path = run.at("controls", f"align/{SCREEN}/{encoder}/controls.parquet")
+    write_table(path, controls, CONTROLS, stamp("align", "fit", **names))

@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 
 from phenopipe.formats.benchmarks import MAGNITUDES
+from phenopipe.formats.fingerprint import fingerprint
 from phenopipe.formats.funnels import write_funnel
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.manifests import MANIFEST
@@ -134,6 +135,18 @@ def write_funnels(run):
         funnel,
         stamp("phenoprints", "select", **names),
     )
+    found = [
+        {"metric": f"{metric}_{when}", "value": value, "n": 100}
+        for metric, value in (("effective_rank", 12.5), ("share_different", 0.4))
+        for when in ("before", "after")
+    ]
+    shared = {"encoder": "mae", "block": 0, "trimmed": False, "source": "curated"}
+    write_table(
+        run.at("diversity", "phenoprints/curated/diversity.parquet"),
+        tidy(found, benchmark="diversity", **shared),
+        RESULTS,
+        stamp("phenoprints", "diversity", **names),
+    )
     bare = {"steps": steps[:5], "flagged": {"focus": 18}, "untestable": 20, "judged": False}
     write_funnel(
         run.at("funnels", "phenoprints/everything/funnel.json"),
@@ -143,12 +156,13 @@ def write_funnels(run):
     kept = make_wells("one").with_columns(
         saved_by=pl.lit("GENE0_guide_1"), judge=pl.lit("mae"), p_value=pl.lit(0.001)
     )
-    write_table(
-        run.at("manifests", "phenoprints/curated/manifest.parquet"),
-        kept,
-        MANIFEST,
-        stamp("phenoprints", "select", **names),
-    )
+    for manifest in ("curated", "everything"):
+        write_table(
+            run.at("manifests", f"phenoprints/{manifest}/manifest.parquet"),
+            kept,
+            MANIFEST,
+            stamp("phenoprints", "select", manifest=manifest),
+        )
 
 
 def write_training(run):
@@ -164,8 +178,13 @@ def write_training(run):
             "fourier": 2 / np.arange(1, n + 1),
         }
     )
-    path = run.at("histories", "pretrain/mae/history.parquet")
-    write_table(path, history, HISTORY, stamp("pretrain", "mae", encoder="mae"))
+    # The judge learned from everything, and what it kept trains another.
+    for encoder, manifest in (("mae", "everything"), ("mae-again", "curated")):
+        learned = fingerprint(run.folder / f"phenoprints/{manifest}/manifest.parquet")
+        made_by = stamp("pretrain", "mae", encoder=encoder)
+        made_by["inputs"] = {"manifest": [learned]}
+        path = run.at("histories", f"pretrain/{encoder}/history.parquet")
+        write_table(path, history, HISTORY, made_by)
     image = run.rng.normal(size=(3, 3, 16, 16)).astype(np.float32)
     mask = (run.rng.random((3, 3, 16, 16)) < 0.75).astype(np.uint8)
     np.savez_compressed(

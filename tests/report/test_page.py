@@ -17,6 +17,7 @@ from tests.report.made_up import stamp
 
 SECTIONS = [
     *(stage.name for stage in STAGES if stage.name != "report"),
+    "rounds",
     "map",
     "truth",
     "rerun",
@@ -91,6 +92,23 @@ def test_page_has_every_section_in_the_order_of_the_data(page):
 def test_every_section_of_a_whole_run_has_content(page):
     for name, text in Elements(page).sections.items():
         assert "Not part of this run" not in text and "No encoder" not in text, name
+
+
+def test_what_variety_a_manifest_keeps_is_told(page):
+    text = Elements(page).sections["phenoprints"]
+    assert "effective rank before" in text and "12.500" in text
+
+
+def test_rounds_of_curation_are_told_by_who_learned_from_what(page):
+    text = Elements(page).sections["rounds"]
+    assert text.index("everything") < text.index("curated") < text.index("mae-again")
+
+
+def test_alignment_is_told_before_and_after_with_what_its_controls_can_tell(page):
+    text = Elements(page).sections["align"]
+    assert "experiments told apart with 0.97 before, 0.36 after (chance 0.50; mae)" in page
+    for told in ("0.51 (0.51–0.51)", "0.83 (0.83–0.83)", "few-controls", "share of pairs"):
+        assert told in text, told
 
 
 def test_every_chart_can_be_drawn_and_shows_data(page):

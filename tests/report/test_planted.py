@@ -14,6 +14,7 @@ from phenopipe.report.planted import (
     phenoprint_rows,
     planted_statuses,
     planted_wells,
+    power_rows,
     qc_rows,
 )
 from phenopipe.report.planted_scores import planted_pair_rows, probe_rows
@@ -163,6 +164,25 @@ def test_single_tests_are_judged_before_any_rescue():
     )
     found = values(called_rows("m", tests, truth))
     assert found[("called_precision", "m")] == 1 and found[("called_recall", "m")] == 0.5
+
+
+def test_power_is_told_by_the_length_of_the_planted_effect():
+    truth = plant(
+        ("a", "strong", "active", {"effect": 2.0}),
+        ("b", "longer", "active", {"effect": 1.5}),
+        ("c", "faint", "weak", {"effect": 0.4}),
+        ("d", "noise", "inactive", {}),
+        ("e", "armed", "arm", {"effect": 2.0}),
+    )
+    p_of = {"strong": 0.001, "longer": 0.5, "faint": 0.3, "noise": 0.2, "armed": 0.001}
+    rows = power_rows("m", combined(p_of), truth)
+    assert values(rows) == {
+        ("power", "effect 0, m"): 0,
+        ("power", "effect 0 to 1, m"): 0,
+        ("power", "effect 1 to 2, m"): 0.5,
+    }
+    assert [row["n"] for row in rows] == [1, 1, 2]
+    assert power_rows("m", combined(p_of).clear(), truth) == []
 
 
 def test_a_share_of_nothing_has_no_value():

@@ -3,14 +3,17 @@ import polars as pl
 import pytest
 
 from phenopipe.formats.aligned import write_aligned
+from phenopipe.formats.controls import CONTROLS
 from phenopipe.formats.embeddings import write_embeddings
+from phenopipe.formats.results import RESULTS
 from phenopipe.formats.truth import TRUTH
 from phenopipe.report.config import TruthKnobs
 from phenopipe.report.pieces import Table
 from phenopipe.report.planted_space import _arm_bias, alignment_rows, arm_rows
-from phenopipe.report.scatter import every_well, principal_plane, sample_encoder
+from phenopipe.report.scatter import principal_plane
 from phenopipe.report.sections.alignment import Alignment, align_section, plane_frame
-from phenopipe.report.separability import separability
+from phenopipe.samples import every_well, sample_encoder
+from phenopipe.separability import separability
 from tests.report.made_up import EXPERIMENTS, GENES, make_wells, stamp
 
 KNOBS = TruthKnobs(bootstraps=100, max_wells=400)
@@ -175,5 +178,6 @@ def test_too_few_wells_to_tell_experiments_apart_give_an_empty_table_and_a_whole
     told = few.apart(folds=5, seed=0)
     assert told.is_empty() and "cell_type" in told.columns
     plane = plane_frame(few.wells, np.zeros((3, 2)), np.zeros((3, 2)))
-    section = align_section([Alignment("s", "mae", plane, (0, 0, 0, 0), told)])
+    nothing = (RESULTS.empty(), CONTROLS.empty())
+    section = align_section([Alignment("s", "mae", plane, (0, 0, 0, 0), *nothing)])
     assert not any(isinstance(piece, Table) for piece in section.pieces) and section.pieces

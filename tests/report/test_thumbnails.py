@@ -89,6 +89,16 @@ def test_flagged_sites_show_every_test_and_each_well_once():
     assert failing["well_id"][-1] in picked["well_id"].to_list()
 
 
+def test_the_worst_well_is_farthest_from_its_limit_on_either_side():
+    wells = flagged(make_wells("one"))[:6].with_columns(
+        fails_objects=pl.Series([True] * 5 + [False]),
+        score_objects=pl.Series([0.09, 0.05, 0.0, 0.08, 0.04, 1.0]),
+        limit_objects=pl.lit(0.1),
+    )
+    worst = list_flagged(wells, a_test=2).filter(test="objects")["well_id"]
+    assert worst.to_list() == wells["well_id"][[2, 4]].to_list()
+
+
 def test_strongest_conditions_are_shown_once_a_gene_after_controls():
     combined = pl.DataFrame(
         {

@@ -1,6 +1,7 @@
 """Sections embed and align: what the encoders saw, and what of that was batch effect."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -13,6 +14,20 @@ from phenopipe.report.pieces import Figure, Fold, Piece, Prose, Section, Table, 
 EXPERIMENTS_COLOURED = 20
 OPEN_ENCODERS = 1
 RIM = 0.005
+APART, RANK = "experiments_apart", "replicates_rank"
+COUNTED = {APART: "wells", RANK: "conditions"}
+CAPTIONS = {
+    APART: (
+        "How well a linear classifier tells experiments apart: cross-validated balanced "
+        "accuracy with its 95 % interval, on negative controls that the transform was not "
+        "fitted on."
+    ),
+    RANK: (
+        "How alike replicates of different experiments are: share of pairs of different "
+        "conditions whose cosine is below that of a pair of one condition, with its 95 % "
+        "interval over conditions."
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -20,15 +35,17 @@ class Alignment:
     """What the page shows of one encoder on one screen.
 
     ``plane`` has one row a sampled well: coordinates before (bx, by) and after (ax, ay),
-    experiment and role; ``shares`` are the four axes' shares of variance; ``apart`` is how
-    well experiments are told apart (see :func:`phenopipe.report.scatter`).
+    experiment and role; ``shares`` are the four axes' shares of variance; ``measures`` are the
+    tidy results of step ``align.measure``; ``controls`` is what each experiment's controls can
+    tell (see :mod:`phenopipe.formats.controls`).
     """
 
     screen: str
     encoder: str
     plane: pl.DataFrame
     shares: tuple[float, float, float, float]
-    apart: pl.DataFrame
+    measures: pl.DataFrame
+    controls: pl.DataFrame
 
 
 def embed_section(encoders: pl.DataFrame) -> Section:
@@ -73,10 +90,10 @@ def align_section(alignments: list[Alignment]) -> Section:
                 "another, while perturbations that act still lie apart from controls."
             )
         )
-        table = _apart_table(alignments)
-        if table.rows:
-            pieces.append(table)
-            answer = _answer(alignments)
+        tables = [_measures_table(alignments, figure) for figure in CAPTIONS]
+        tables.append(_controls_table(alignments))
+        pieces += [table for table in tables if table.rows]
+        answer = _answer(alignments)
         for number, one in enumerate(alignments):
             figure = _planes(one)
             title = f"{one.encoder} on {one.screen}"
@@ -104,40 +121,81 @@ def plane_frame(
     return named.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
 
 
-def _apart_table(alignments: list[Alignment]) -> Table:
+def _measures_table(alignments: list[Alignment], figure: str) -> Table:
+    """Tabulate one figure before and after alignment, by encoder and cell type."""
     rows = []
     for one in alignments:
-        for (cell_type,), part in one.apart.group_by("cell_type", maintain_order=True):
-            cells = {row["phase"]: row for row in part.iter_rows(named=True)}
-            if {"before", "after"} <= cells.keys():
-                after = cells["after"]
-                rows.append(
-                    [
-                        one.screen, one.encoder, str(cell_type), _ranged(cells["before"]),
-                        _ranged(after), tell(after["chance"]), tell(after["n"]),
-                    ]
-                )  # fmt: skip
-    header = ["screen", "encoder", "cell type", "before", "after", "chance", "wells"]
-    caption = (
-        "How well a linear classifier tells experiments apart: cross-validated balanced "
-        "accuracy with its 95 % interval, on negative controls that the transform was not "
-        "fitted on."
-    )
-    return Table(header, rows, caption, frozenset({3, 4, 5, 6}))
+        cells = _cells(one, figure)
+        for cell_type in dict.fromkeys(source for source, _ in cells):
+            found = {part: cells.get((cell_type, part)) for part in ("before", "after")}
+            if found["before"] is None or found["after"] is None:
+                continue
+            chance = cells.get((cell_type, "chance"), {"value": 0.5})
+            rows.append(
+                [
+                    one.screen, one.encoder, cell_type, _ranged(found["before"]),
+                    _ranged(found["after"]), tell(chance["value"]),
+                    tell(found["after"]["n"]),
+                ]
+            )  # fmt: skip
+    header = ["screen", "encoder", "cell type", "before", "after", "chance", COUNTED[figure]]
+    return Table(header, rows, CAPTIONS[figure], frozenset({3, 4, 5, 6}))
 
 
-def _ranged(row: dict[str, float]) -> str:
-    return f"{row['accuracy']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
+def _cells(one: Alignment, figure: str) -> dict[tuple[str, str], dict[str, Any]]:
+    mine = one.measures.filter(pl.col("metric").str.starts_with(figure + "_"))
+    return {
+        (row["source"], row["metric"].removeprefix(figure + "_")): row
+        for row in mine.iter_rows(named=True)
+    }
+
+
+def _ranged(row: dict[str, Any]) -> str:
+    return f"{row['value']:.2f} ({row['low']:.2f}–{row['high']:.2f})"
 
 
 def _answer(alignments: list[Alignment]) -> str:
-    one = next(a for a in alignments if a.apart.height)
-    rows = {row["phase"]: row for row in one.apart.iter_rows(named=True)}
-    return (
-        f"experiments told apart with {rows['before']['accuracy']:.2f} before, "
-        f"{rows['after']['accuracy']:.2f} after "
-        f"(chance {rows['after']['chance']:.2f}; {one.encoder})"
+    for one in alignments:
+        cells = _cells(one, APART)
+        for cell_type in dict.fromkeys(source for source, _ in cells):
+            before, after, chance = (
+                cells[cell_type, part]["value"] for part in ("before", "after", "chance")
+            )
+            return (
+                f"experiments told apart with {before:.2f} before, {after:.2f} after "
+                f"(chance {chance:.2f}; {one.encoder})"
+            )
+    return ""
+
+
+def _controls_table(alignments: list[Alignment]) -> Table:
+    """Tabulate what controls can tell: all together, and the experiment that tells least."""
+    rows = []
+    for one in alignments:
+        each = one.controls.filter(pl.col("experiment").is_not_null())
+        together = one.controls.filter(pl.col("experiment").is_null())
+        if each.is_empty() or together.is_empty():
+            continue
+        least = each.sort("rank", "n_controls", "experiment").row(0, named=True)
+        total = together.row(0, named=True)
+        rows.append(
+            [
+                one.screen, one.encoder, tell(each.height), tell(total["n_controls"]),
+                tell(total["rank"]), tell(total["n_kept"]), tell(total["n_dropped"]),
+                tell(total["condition"]), least["experiment"], tell(least["n_controls"]),
+                tell(least["rank"]), tell(least["n_unscaled"]),
+            ]
+        )  # fmt: skip
+    header = [
+        "screen", "encoder", "experiments", "controls", "rank", "kept", "dropped", "condition",
+        "least told", "its controls", "its rank", "unscaled",
+    ]  # fmt: skip
+    caption = (
+        "Directions in which the controls vary, all together (rank; largest over smallest "
+        "variance: condition) and in the experiment whose controls tell least. Along its "
+        "unscaled directions, other experiments' controls or the regularization set the scale."
     )
+    return Table(header, rows, caption, frozenset({2, 3, 4, 5, 6, 7, 9, 10, 11}))
 
 
 def _planes(one: Alignment) -> Figure:

@@ -61,6 +61,7 @@ def phenoprints_section(
     funnels: dict[str, dict[str, Any]],
     combined: dict[str, pl.DataFrame],
     strongest: list[tuple[str, str]],
+    diversity: pl.DataFrame,
 ) -> Section:
     """Tell which conditions have a phenoprint, what that keeps, and what else could be kept.
 
@@ -72,6 +73,8 @@ def phenoprints_section(
         Combined p-values of each manifest's judges.
     strongest : list of (uri, label)
         Small pictures of the conditions with the smallest p-values.
+    diversity : DataFrame
+        Tidy results of what variety each manifest keeps.
     """
     pieces: list[Piece] = []
     answers = []
@@ -87,6 +90,7 @@ def phenoprints_section(
         pieces += _choices(funnel, manifest)
         if manifest in combined and combined[manifest].height:
             pieces += _judges(combined[manifest])
+        pieces += _variety(diversity.filter(source=manifest))
         first = funnel["steps"][0]
         answers.append(
             f"{manifest}: {tell(last['wells'])} wells, {tell(last['conditions'])} of "
@@ -229,6 +233,27 @@ def _choices(funnel: dict[str, Any], manifest: str) -> list[Piece]:
     )
     table = Table(header, rows, caption, frozenset({3, 4, 5, 6, 7}), frozenset(best))
     return [Fold(f"What other choices would keep ({manifest})", [table, *note])]
+
+
+def _variety(of_manifest: pl.DataFrame) -> list[Piece]:
+    """Tabulate effective rank and share of unlike wells, before and after the choice."""
+    if of_manifest.is_empty():
+        return []
+    wide = of_manifest.pivot(on="metric", index="encoder", values="value")
+    header = {
+        "encoder": "judge",
+        "effective_rank_before": "effective rank before",
+        "effective_rank_after": "after",
+        "share_different_before": "share unlike controls before",
+        "share_different_after": "after ",
+    }
+    caption = (
+        "Variety of the wells that undersampling left, and of those that phenoprints keep. "
+        "Effective rank: number of directions in which aligned embeddings vary. Unlike "
+        "controls: treated wells farther out than 95 % of the negative controls."
+    )
+    shown = {name: title for name, title in header.items() if name in wide.columns}
+    return [table_of(wide, shown, caption)]
 
 
 def _judges(combined: pl.DataFrame) -> list[Piece]:

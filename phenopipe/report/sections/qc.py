@@ -11,6 +11,7 @@ from phenopipe.report.pieces import (
     Fold,
     Pictures,
     Piece,
+    Prose,
     Section,
     table_of,
     tell,
@@ -19,7 +20,8 @@ from phenopipe.report.pieces import (
 QUESTION = "Which images and wells can be trusted?"
 SOURCE = "results/qc"
 BINS = 36
-METRICS_SHOWN = 16
+METRICS_SHOWN = 20
+DEFECTS_SHOWN = 40
 CELLS_OF_HEATMAP = 3000
 EXPERIMENTS_NAMED = 40
 
@@ -27,6 +29,8 @@ EXPERIMENTS_NAMED = 40
 def qc_section(
     counts: pl.DataFrame,
     flags: pl.DataFrame,
+    defects: pl.DataFrame,
+    gates: pl.DataFrame,
     positions: pl.DataFrame,
     metrics: pl.DataFrame,
     worst: list[tuple[str, str]],
@@ -39,6 +43,10 @@ def qc_section(
         ``screen, experiment, role, n_wells, n_passing``.
     flags : DataFrame
         ``screen, experiment, test, n_failed, n_wells``.
+    defects : DataFrame
+        What the check of each screen found, with ``screen``; without rows in the good case.
+    gates : DataFrame
+        ``screen, experiment, no_go, failing, max_failing, controls, min_controls``.
     positions : DataFrame
         ``screen, row, column, n_failed, n_wells``.
     metrics : DataFrame
@@ -55,7 +63,12 @@ def qc_section(
         (f"{share:.1%}", "flagged"),
         (tell(flags["test"].n_unique()), "tests"),
     ]
-    pieces: list[Piece] = [Facts(facts), _by_test(flags), _by_role(counts)]
+    pieces: list[Piece] = [Facts(facts)]
+    if defects.width:
+        pieces.append(_defects(defects))
+    if gates.width:
+        pieces += _gates(gates)
+    pieces += [_by_test(flags), _by_role(counts)]
     if flags["n_failed"].sum():
         pieces.append(_by_experiment(flags))
         pieces.append(Fold("Where on the plate", [_by_position(positions)]))
@@ -66,6 +79,67 @@ def qc_section(
         pieces.append(_distributions(shown))
     answer = f"{tell(passing)} of {tell(total)} wells pass; {share:.1%} flagged"
     return Section("qc", "Quality control", QUESTION, pieces, SOURCE, answer=answer)
+
+
+def _defects(defects: pl.DataFrame) -> Piece:
+    """List what the check of each screen found before any expensive step."""
+    if defects.is_empty():
+        return Prose("The check of the whole screen found no defect.")
+    table = (
+        defects.group_by("screen", "level", "defect", maintain_order=True)
+        .agg(
+            pl.col("n").sum(),
+            pl.col("experiment").n_unique(),
+            pl.col("examples", "mend").first(),
+        )
+        .with_columns(
+            defect=pl.col("defect").str.replace_all("_", " "),
+            level=pl.col("level") + "s",
+        )
+        .head(DEFECTS_SHOWN)
+    )
+    header = {
+        "screen": "screen",
+        "defect": "defect",
+        "n": "how many",
+        "level": "of what",
+        "experiment": "experiments",
+        "examples": "such as",
+        "mend": "how to mend it",
+    }
+    note = "Found before any expensive step; results/qc/*/defects.parquet has every place."
+    return table_of(table, header, note)
+
+
+def _gates(gates: pl.DataFrame) -> list[Piece]:
+    """Tell which experiments were set aside as a whole, and how close the others are."""
+    shut, every = gates.filter("no_go").height, gates.height
+    told = f"{tell(shut)} of {tell(every)} experiments set aside as a whole."
+    table = (
+        gates.sort("no_go", "failing", "experiment", descending=[True, True, False])
+        .with_columns(
+            no_go=pl.when("no_go").then(pl.lit("set aside")).otherwise(pl.lit("go")),
+            failing=pl.format(
+                "{} % of {} %",
+                (100 * pl.col("failing")).round(1),
+                (100 * pl.col("max_failing")).round(1),
+            ),
+            controls=pl.format(
+                "{} of {}",
+                pl.col("controls").cast(pl.Int64),
+                pl.col("min_controls").cast(pl.Int64),
+            ),
+        )
+        .head(EXPERIMENTS_NAMED)
+    )
+    header = {
+        "screen": "screen",
+        "experiment": "experiment",
+        "no_go": "go",
+        "failing": "wells that fail, of permitted",
+        "controls": "controls that pass, of wanted",
+    }
+    return [Prose(told), Fold("Every experiment's gate", [table_of(table, header)])]
 
 
 def _by_test(flags: pl.DataFrame) -> Piece:

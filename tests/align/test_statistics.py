@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phenopipe.align import moments as module
-from phenopipe.align.moments import moments, pooled, principal_axes, spread
+from phenopipe.align import statistics as module
+from phenopipe.align.statistics import moments, pooled, principal_axes, spread
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.booleans())

@@ -1,0 +1,187 @@
+"""What was applied to the wells of a whole data set, as numbers: six bytes a well.
+
+A target is a condition with its gene: all that a well can be kept or lost for. Wells are
+numbered from 0 in the order in which their tables come.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from phenopipe.errors import UserError
+from phenopipe.formats.wells import CONDITION, ROLES, listed
+
+TARGET = ("kind", "perturbation", "concentration_um", "gene")
+# Between the fields of a target where it is one text, and in place of an empty field.
+_BETWEEN, _NOTHING = "\x1f", "\x1e"
+# Number of the target of a well that has none, while their number is not known.
+_NONE = np.uint32(2**32 - 1)
+Mask = NDArray[np.bool_]
+Counts = NDArray[np.unsignedinteger[Any]]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The wells of one table: as :class:`Applied`, with targets numbered by a vocabulary."""
+
+    first_W: NDArray[np.uint32]
+    more_E: NDArray[np.uint32]
+    owner_E: NDArray[np.int64]
+    role_W: NDArray[np.uint8]
+    images_W: Counts
+
+    @property
+    def n_targets(self) -> int:
+        """One more than the largest number of a target."""
+        first_W = self.first_W[self.first_W != _NONE]
+        return max(
+            (int(one.max()) + 1 for one in (first_W, self.more_E) if len(one)), default=0
+        )
+
+
+class Vocabulary:
+    """Numbers for targets, the same in every table that one vocabulary codes.
+
+    The numbers depend on the order in which tables come; nothing that is written may.
+    """
+
+    def __init__(self) -> None:
+        self._texts = pl.Categorical(pl.Categories.random())
+        # The numbers are forgotten when no series is left that uses them.
+        self._kept = pl.Series([], dtype=self._texts)
+
+    def code(self, wells: pl.DataFrame, images_W: NDArray[np.integer[Any]]) -> Coded:
+        """Code the wells of one table.
+
+        Parameters
+        ----------
+        wells : DataFrame
+            ``role`` and ``treatments``.
+        images_W : int array of shape (n_wells,)
+            Images of each well.
+
+        Raises
+        ------
+        UserError
+            If a role is none of the known words.
+        """
+        rows, _, _ = listed(wells["treatments"])
+        fields = [pl.col(name).cast(pl.String).fill_null(_NOTHING) for name in TARGET]
+        target_A = (
+            rows.select(pl.concat_str(fields, separator=_BETWEEN).cast(self._texts))
+            .to_series()
+            .to_physical()
+            .to_numpy()
+        )
+        row_A = rows["row"].to_numpy()
+        is_first_A = np.ones(len(row_A), dtype=bool)
+        is_first_A[1:] = row_A[1:] != row_A[:-1]
+        first_W = np.full(wells.height, _NONE)
+        first_W[row_A[is_first_A]] = target_A[is_first_A]
+        most = np.min_scalar_type(int(images_W.max(initial=0)))
+        return Coded(
+            first_W=first_W,
+            more_E=target_A[~is_first_A],
+            owner_E=row_A[~is_first_A].astype(np.int64),
+            role_W=_role_codes(wells["role"]),
+            images_W=images_W.astype(most),
+        )
+
+    def targets(self, n: int) -> pl.DataFrame:
+        """List the first n targets: ``kind, perturbation, concentration_um, gene``."""
+        texts = pl.Series(np.arange(n, dtype=np.uint32)).cat.to(self._texts).cast(pl.String)
+        fields = texts.str.split_exact(_BETWEEN, len(TARGET)).struct.unnest()
+        if fields.to_series(len(TARGET)).is_not_null().any():
+            raise UserError("a perturbation or gene has a control character (1F) in its name")
+        return fields.select(
+            pl.col(f"field_{i}").replace(_NOTHING, None).alias(name)
+            for i, name in enumerate(TARGET)
+        ).cast({"concentration_um": pl.Float64})
+
+
+def _role_codes(role: pl.Series) -> NDArray[np.uint8]:
+    try:
+        return role.cast(pl.Enum(ROLES)).to_physical().to_numpy()
+    except pl.exceptions.InvalidOperationError:
+        unknown = role.filter(~role.is_in(ROLES))[0]
+        raise UserError(f"role {unknown!r} of a well, wanted {', '.join(ROLES)}") from None
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was applied to every well of a data set.
+
+    Attributes
+    ----------
+    targets : DataFrame
+        ``kind, perturbation, concentration_um, gene``, one row a target.
+    first_W : uint32 array of shape (n_wells,)
+        First target of each well, or their number where a well has none.
+    more_E, owner_E : uint32 and int64 arrays of shape (n_more,)
+        Targets after the first, and the well that has each; sorted by well.
+    role_W : uint8 array of shape (n_wells,)
+        Position in ``ROLES``.
+    images_W : unsigned array of shape (n_wells,)
+        Images of each well.
+    """
+
+    targets: pl.DataFrame
+    first_W: NDArray[np.uint32]
+    more_E: NDArray[np.uint32]
+    owner_E: NDArray[np.int64]
+    role_W: NDArray[np.uint8]
+    images_W: Counts
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, coded: Sequence[Coded]) -> "Applied":
+        """Put the tables that a vocabulary has coded one after the other."""
+        starts = np.cumsum([0, *(len(one.first_W) for one in coded)])
+        first_W = _joined([one.first_W for one in coded], np.uint32)
+        more_E = _joined([one.more_E for one in coded], np.uint32)
+        n = max((one.n_targets for one in coded), default=0)
+        first_W[first_W == _NONE] = n
+        owners = [one.owner_E + start for one, start in zip(coded, starts, strict=False)]
+        return cls(
+            targets=vocabulary.targets(n),
+            first_W=first_W,
+            more_E=more_E,
+            owner_E=_joined(owners, np.int64),
+            role_W=_joined([one.role_W for one in coded], np.uint8),
+            images_W=_joined([one.images_W for one in coded], np.uint8),
+        )
+
+    def has_role(self, *roles: str) -> Mask:
+        """Which wells have one of these roles."""
+        found_W = np.zeros(len(self.role_W), dtype=bool)
+        for role in roles:
+            found_W |= self.role_W == ROLES.index(role)
+        return found_W
+
+    def wells_with(self, chosen_T: Mask) -> Mask:
+        """Which wells have at least one of the chosen targets."""
+        found_W = np.append(chosen_T, False)[self.first_W]
+        found_W[self.owner_E[chosen_T[self.more_E]]] = True
+        return found_W
+
+    def targets_in(self, chosen_W: Mask) -> Mask:
+        """Which targets occur in at least one of the chosen wells."""
+        found_T = np.zeros(self.targets.height + 1, dtype=bool)
+        found_T[self.first_W[chosen_W]] = True
+        found_T[self.more_E[chosen_W[self.owner_E]]] = True
+        return found_T[:-1]
+
+    def conditions(self) -> tuple[NDArray[np.uint32], int]:
+        """Number the conditions: of each target, and how many there are."""
+        numbers = self.targets.select(CONDITION).unique().with_row_index("condition")
+        of_target = self.targets.join(
+            numbers, on=CONDITION, how="left", nulls_equal=True, maintain_order="left"
+        )
+        return of_target["condition"].to_numpy(), numbers.height
+
+
+def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:
+    return np.concatenate([np.empty(0, dtype), *arrays])
