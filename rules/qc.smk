@@ -2,10 +2,44 @@
 Stage qc: which images and wells can be trusted?
 
     in     results/screen/{screen}/{experiment}/wells.parquet, images.parquet, images.zarr
-    out    results/qc/{screen}/{experiment}/metrics.parquet, wells.parquet
+    out    results/qc/{screen}/defects.parquet
+           results/qc/{screen}/{experiment}/metrics.parquet, wells.parquet
     code   phenopipe/qc
     paper  A.1 steps 1-2
 """
+
+
+rule qc_check:
+    """What is wrong with a whole screen, before any expensive work."""
+    input:
+        wells=of_screen("results/screen/{screen}/{experiment}/wells.parquet"),
+        images=of_screen("results/screen/{screen}/{experiment}/images.parquet"),
+    output:
+        defects="results/qc/{screen}/defects.parquet",
+    log:
+        "logs/qc/check/{screen}.log",
+    benchmark:
+        "logs/benchmarks/qc/check/{screen}.tsv"
+    # Before all other jobs that are ready; the imports that it reads go before it.
+    priority: 90
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        knobs=knobs("qc", "check"),
+        source=source("qc"),
+    shell:
+        """
+        python -m phenopipe.qc.check \
+            --wells {input.wells:q} \
+            --images {input.images:q} \
+            --defects {output.defects:q} \
+            --screen {wildcards.screen:q} \
+            {params.knobs:q} &>{log:q}
+        """
 
 
 rule qc_images:

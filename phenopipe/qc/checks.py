@@ -1,4 +1,7 @@
-"""The tests that a well must pass: each a table of ``score_<test>`` and ``fails_<test>``."""
+"""The tests that a well must pass: each a table of ``score_<test>`` and ``fails_<test>``.
+
+A test with a score has a limit, which is a knob; :func:`with_limits` writes it beside.
+"""
 
 from collections.abc import Callable
 
@@ -6,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from phenopipe.errors import UserError
-from phenopipe.formats.qc import FAILS, SCORE
+from phenopipe.formats.qc import FAILS, LIMIT, SCORE
 from phenopipe.formats.wells import conditions
 from phenopipe.qc import scores
 from phenopipe.qc.config import WellsKnobs
@@ -18,13 +21,33 @@ ABOVE: dict[str, tuple[Score, str]] = {
     "focus": (scores.blur_score, "max_blur"),
     "dead_cells": (scores.dead_cells_score, "max_dead_cells"),
     "saturation": (scores.saturation_score, "max_saturation"),
+    "background": (scores.background_score, "max_background"),
+    "illumination": (scores.shading_score, "max_shading"),
     "artefact": (scores.artefact_score, "max_artefact"),
+    "outlier": (scores.outlier_score, "max_outlier"),
 }
 BELOW: dict[str, tuple[Score, str]] = {
     "foreground": (scores.foreground_score, "min_foreground"),
     "objects": (scores.objects_score, "min_objects"),
     "dark_channel": (scores.contrast_score, "min_contrast"),
 }
+
+# The knob that each score is held against.
+LIMITS = {test: knob for test, (_, knob) in (ABOVE | BELOW).items()} | {
+    "size": "odd_sites",
+    "channels": "odd_sites",
+    "perturbations": "max_perturbations",
+    "features": "max_missing_features",
+}
+
+
+def with_limits(flags: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
+    """Add ``limit_<test>``, what the score of each test was held against."""
+    return flags.with_columns(
+        pl.lit(getattr(knobs, knob), pl.Float64).alias(f"{LIMIT}{test}")
+        for test, knob in LIMITS.items()
+        if f"{SCORE}{test}" in flags.columns
+    )
 
 
 def check_images(wells: pl.DataFrame, metrics: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
@@ -60,9 +83,11 @@ def check_images(wells: pl.DataFrame, metrics: pl.DataFrame, knobs: WellsKnobs) 
         .group_by("well_id")
         .agg(pl.all().median())
     )
-    limits = {test: getattr(knobs, name) for test, (_, name) in (ABOVE | BELOW).items()}
-    too_high = [pl.col(f"{SCORE}{t}").gt(limits[t]).alias(f"{FAILS}{t}") for t in ABOVE]
-    too_low = [pl.col(f"{SCORE}{t}").lt(limits[t]).alias(f"{FAILS}{t}") for t in BELOW]
+    limit = {test: getattr(knobs, LIMITS[test]) for test in LIMITS}
+    # A limit that is not set is never passed.
+    most = {test: float("inf") if limit[test] is None else limit[test] for test in ABOVE}
+    too_high = [pl.col(f"{SCORE}{t}").gt(most[t]).alias(f"{FAILS}{t}") for t in ABOVE]
+    too_low = [pl.col(f"{SCORE}{t}").lt(limit[t]).alias(f"{FAILS}{t}") for t in BELOW]
     return by_well.with_columns(*too_high, *too_low)
 
 
@@ -72,10 +97,10 @@ def check_pixels(wells: pl.DataFrame, images: pl.DataFrame, knobs: WellsKnobs) -
     Returns
     -------
     DataFrame
-        ``well_id`` of every well; ``fails_size`` and ``fails_channels`` where at least
-        half of the sites are unlike most of the experiment, ``fails_pixels`` where there
-        are none, or none that can be read. With ``enabled`` off a well must also have lost
-        all sites to fail.
+        ``well_id`` of every well; ``score_size`` and ``score_channels``, the share of its
+        sites that are unlike most of the experiment, and their flags; ``fails_pixels``
+        where there are none, or none that can be read. With ``enabled`` off a well must
+        also have lost all sites to fail.
     """
     readable = pl.col("height") > 0
     usual = images.filter(readable)
@@ -86,8 +111,10 @@ def check_pixels(wells: pl.DataFrame, images: pl.DataFrame, knobs: WellsKnobs) -
     lost = pl.col("index").is_null().all()
     counted = lost | pl.lit(knobs.enabled)
     by_well = sites.group_by("well_id").agg(
-        fails_size=counted & (pl.col("odd_size").mean() >= 0.5),
-        fails_channels=counted & (pl.col("odd_channels").mean() >= 0.5),
+        score_size=pl.col("odd_size").mean(),
+        score_channels=pl.col("odd_channels").mean(),
+        fails_size=counted & (pl.col("odd_size").mean() >= knobs.odd_sites),
+        fails_channels=counted & (pl.col("odd_channels").mean() >= knobs.odd_sites),
         fails_pixels=lost & ~pl.any_horizontal("odd_size", "odd_channels").any(),
     )
     return (
@@ -117,8 +144,8 @@ def check_labels(wells: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
     -------
     DataFrame
         ``well_id`` of every well; ``fails_perturbation_missing`` where a perturbation or
-        positive control is unknown, ``fails_perturbations`` where there are too many,
-        ``fails_assay`` where the assay conditions are not met.
+        positive control is unknown, ``score_perturbations``, how many there are, and
+        ``fails_perturbations``, ``fails_assay`` where the assay conditions are not met.
 
     Raises
     ------
@@ -126,16 +153,30 @@ def check_labels(wells: pl.DataFrame, knobs: WellsKnobs) -> pl.DataFrame:
         If the expression of the assay conditions cannot be used.
     """
     applied = conditions(wells)
+    counts = applied.group_by("well_id").agg(
+        score_perturbations=pl.col("n_perturbations").max().cast(pl.Float64)
+    )
+    return (
+        wells.select(
+            "well_id",
+            fails_perturbation_missing=unlabelled(wells),
+            fails_assay=_unmet(wells, knobs.assay),
+        )
+        .join(counts, on="well_id", how="left", maintain_order="left")
+        .with_columns(pl.col("score_perturbations").fill_null(0.0))
+        .with_columns(
+            fails_perturbations=pl.col("score_perturbations") > knobs.max_perturbations
+        )
+    )
+
+
+def unlabelled(wells: pl.DataFrame) -> pl.Series:
+    """Whether each well should have a perturbation and has none, or one without a name."""
+    applied = conditions(wells)
     nameless = applied.filter(pl.col("perturbation").fill_null("") == "")["well_id"]
-    crowded = applied.filter(pl.col("n_perturbations") > knobs.max_perturbations)["well_id"]
     treated = pl.col("role").is_in(("perturbation", "positive_control"))
     unknown = treated & ~pl.col("well_id").is_in(applied["well_id"].implode())
-    return wells.select(
-        "well_id",
-        fails_perturbation_missing=unknown | pl.col("well_id").is_in(nameless.implode()),
-        fails_perturbations=pl.col("well_id").is_in(crowded.implode()),
-        fails_assay=_unmet(wells, knobs.assay),
-    )
+    return wells.select(unknown | pl.col("well_id").is_in(nameless.implode())).to_series()
 
 
 def _unlike_most(images: pl.DataFrame, columns: tuple[str, ...]) -> pl.Expr:

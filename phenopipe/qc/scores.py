@@ -1,6 +1,6 @@
 """What each test looks at: one number a site, from the metrics of its plate.
 
-Shape suffixes: N sites, C channels.
+Shape suffixes: N sites, C channels, D directions.
 """
 
 import numpy as np
@@ -57,6 +57,12 @@ class Plates:
             values_N, self._plate_N, self._is_reference_N, min_reference=self._min_reference
         )
 
+    def usual_by_channel(self, metric: str) -> Float:
+        """Median of a metric of every channel over the controls of each site's plate."""
+        return np.stack(
+            [self.usual(values_N) for values_N in self.by_channel(metric).T], axis=1
+        )
+
 
 def blur_score(plates: Plates) -> Float:
     """Robust deviations by which a site is less sharp than the plate's controls.
@@ -92,6 +98,25 @@ def artefact_score(plates: Plates) -> Float:
     return np.asarray(np.fmax.reduce(scores))
 
 
+def outlier_score(plates: Plates) -> Float:
+    """Robust distance of a site from all sites of its plate, over statistics of channels.
+
+    Notes
+    -----
+    Root mean square, over channels and their mean, bright end and contrast (logarithms), of
+    the robust deviations from the plate. A phenotype changes a few of these; what changes
+    most of them by many deviations is no picture of cells as the plate shows them.
+    """
+    away = [
+        plates.away_from_all(np.log(np.maximum(values_N, 1.0)))
+        for metric in ("mean", "bright", "contrast")
+        for values_N in plates.by_channel(metric).T
+    ]
+    # Where most fields of a plate agree to the last bit, distances have no unit.
+    known = np.ma.masked_invalid(away)
+    return np.asarray(np.sqrt(np.square(known).mean(axis=0)).filled(np.nan))
+
+
 def dead_cells_score(plates: Plates) -> Float:
     """Share of dead cells above that of the plate's controls."""
     dead_N = plates.values("dead_cells")
@@ -116,6 +141,36 @@ def saturation_score(plates: Plates) -> Float:
     return np.asarray((plates.by_channel("saturation") / cells_NC).max(axis=1))
 
 
+def background_score(plates: Plates) -> Float:
+    """Rise of the darkest parts above those of controls, in the channel where it is largest.
+
+    Notes
+    -----
+    The unit is the brightness of the plate's control cells in that channel: light that
+    lies over the whole field counts, however little the controls vary.
+    """
+    rise_NC = plates.by_channel("background") - plates.usual_by_channel("background")
+    level_NC = plates.usual_by_channel("bright") - plates.usual_by_channel("background")
+    return np.asarray((rise_NC / np.maximum(level_NC, 1.0)).max(axis=1))
+
+
+def shading_score(plates: Plates) -> Float:
+    """Robust deviations by which the cells' brightness changes from border to border.
+
+    Notes
+    -----
+    The microscope lights all fields of a plate alike, so the usual slope is subtracted
+    with its sign; and the median over channels counts, since bad light shows in most.
+    The steeper of the directions down and across decides.
+    """
+    slopes = [
+        _channel_median(plates.by_channel(name) - plates.usual_by_channel(name))
+        for name in ("shade_down", "shade_across")
+    ]
+    away_DN = np.stack([plates.away(slope_N[:, None])[:, 0] for slope_N in slopes])
+    return np.asarray(np.abs(away_DN).max(axis=0))
+
+
 def foreground_score(plates: Plates) -> Float:
     """Share of pixels with cells, mean over channels."""
     return np.asarray(plates.by_channel("foreground").mean(axis=1))
@@ -130,8 +185,7 @@ def contrast_score(plates: Plates) -> Float:
     number is relative to the field's best channel if that is below its usual contrast.
     """
     contrast_NC = plates.by_channel("contrast")
-    usual_NC = np.stack([plates.usual(contrast_N) for contrast_N in contrast_NC.T], axis=1)
-    part_NC = contrast_NC / np.maximum(usual_NC, _TINY)
+    part_NC = contrast_NC / np.maximum(plates.usual_by_channel("contrast"), _TINY)
     best_N = np.clip(part_NC.max(axis=1), _TINY, 1.0)
     return np.asarray(part_NC.min(axis=1) / best_N)
 

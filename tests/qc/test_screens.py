@@ -31,6 +31,21 @@ def test_planted_defects_are_found_with_few_false_alarms(seed):
     assert (~flags["passes"]).filter(~planted).mean() <= 0.05
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_phenotypes_of_twice_the_strength_are_no_defects(seed):
+    plain = SimulateKnobs(seed=seed, plates=1, defects=0)
+    knobs = plain.model_copy(update={"strength": 2 * plain.strength})
+    experiment = Experiment(knobs, "simulated-1")
+    wells = wells_table(experiment.wells, knobs, "simulated", "simulated-1")
+    images = experiment.images_table(wells["well_id"].to_list())
+    flags = flags_of(wells, images, np.stack(list(experiment.sites())), CHANNELS)
+    truth = experiment.truth_table(wells["well_id"].to_list())
+    active = truth.filter(pl.col("status") == "active", pl.col("defect") == "")["well_id"]
+    judged = flags.filter(pl.col("well_id").is_in(active.implode()))
+    assert judged.height >= 40
+    assert (~judged["passes"]).mean() <= 0.05
+
+
 def test_a_real_plate_with_strong_phenotypes_passes(shared, made_up):
     folder = shared / "bbbc013_images"
     # One of the plate's two experiments: every dose twice, eight negative controls.

@@ -6,6 +6,7 @@ from phenopipe.errors import UserError
 from phenopipe.formats.qc import METADATA_TESTS, write_qc_wells
 from phenopipe.qc.checks import check_images, check_labels, check_pixels
 from phenopipe.qc.config import ImagesKnobs, WellsKnobs
+from phenopipe.qc.gate import tell_gate
 from phenopipe.qc.images import measure_sites
 from phenopipe.qc.wells import ESSENTIAL, flag_wells
 
@@ -32,6 +33,7 @@ def defects(made_up, rng):
     debris = made_up.field(rng)
     y, x = np.mgrid[:96, :96]
     debris += 170 * (np.hypot(y - 40, x - 60) < 13)
+    shaded = made_up.field(rng, n_cells=24) * np.linspace(0.1, 2.0, 96)[None, :, None]
     dark = made_up.field(rng)
     dark[0] = 0
     return {
@@ -39,6 +41,8 @@ def defects(made_up, rng):
         "dead_cells": made_up.field(rng, nucleus=2.6, light=(40.0, 150.0, 20.0)),
         "saturation": made_up.field(rng) * 6,
         "artefact": debris,
+        "background": made_up.field(rng) + np.array([0.0, 60.0, 0.0])[:, None, None],
+        "illumination": shaded,
         "foreground": made_up.field(rng, n_cells=0),
         "dark_channel": dark,
     }
@@ -74,6 +78,75 @@ def test_controls_and_strong_phenotypes_pass(screen):
     flags = flag_wells(wells, images, metrics, WellsKnobs())
     false = flags[: -len(planted)].filter(~pl.col("passes"))
     assert false.select("well_id", "reason").rows() == []
+
+
+def test_each_score_stands_beside_the_limit_that_its_flag_was_drawn_at(screen):
+    wells, images, metrics, _ = screen
+    knobs = WellsKnobs(max_blur=4.5, min_objects=0.3)
+    flags = flag_wells(wells, images, metrics, knobs)
+    assert set(flags["limit_focus"]) == {4.5} and set(flags["limit_perturbations"]) == {3.0}
+    least = ("foreground", "objects", "dark_channel")
+    tests = [c.removeprefix("limit_") for c in flags.columns if c.startswith("limit_")]
+    assert {"background", "illumination", *least} <= set(tests)
+    assert flags["limit_outlier"].is_null().all() and not flags["fails_outlier"].any()
+    for test in set(tests) - {"controls", "outlier"}:
+        score, limit = flags[f"score_{test}"], flags[f"limit_{test}"]
+        at_limit = score >= limit if test in ("size", "channels") else score > limit
+        beyond = score < limit if test in least else at_limit
+        assert flags[f"fails_{test}"].equals(beyond.fill_null(value=False), check_names=False)
+
+
+def test_distance_over_all_channels_flags_once_it_has_a_limit(screen):
+    wells, images, metrics, planted = screen
+    flags = flag_wells(wells, images, metrics, WellsKnobs(max_outlier=6.0))
+    assert flags["score_outlier"][:N_CONTROLS].max() < 2.0
+    assert flags[-len(planted) :]["fails_outlier"].all()
+    # Why it has none unless asked: strong phenotypes are as far out as defects.
+    assert flags[N_CONTROLS : N_CONTROLS + N_PHENOTYPES]["fails_outlier"].any()
+
+
+def lost(images, at):
+    """Images of which some could not be read."""
+    there = pl.int_range(pl.len()).is_in(at)
+    return images.with_columns(
+        index=pl.when(there).then(None).otherwise("index"),
+        height=pl.when(there).then(0).otherwise("height").cast(pl.Int32),
+    )
+
+
+def test_an_experiment_that_lost_too_many_wells_is_set_aside(screen):
+    wells, images, metrics, _ = screen
+    treated = range(N_CONTROLS, N_CONTROLS + 4)
+    knobs = WellsKnobs(max_failing=0.4)
+    for at, shut in ((treated, False), (range(N_CONTROLS, wells.height), True)):
+        flags = flag_wells(wells, lost(images, at), metrics, knobs)
+        assert flags["fails_experiment"].to_list() == [shut] * wells.height
+        assert flags["passes"].any() is not shut
+        assert flags["reason"].str.ends_with("experiment").all() is shut
+        assert len(tell_gate(flags, "e1")) == shut
+    # Its own failures keep their own reasons.
+    assert flags["reason"][-4] != "experiment" and flags["reason"][0] == "experiment"
+    assert "e1 is set aside: 60.0%" in tell_gate(flags, "e1")[0]
+
+
+def test_an_experiment_needs_controls_that_pass(screen):
+    wells, images, metrics, _ = screen
+    n_lost = N_CONTROLS - 3
+    few = lost(images, range(n_lost))
+    for fewest, shut in ((3, False), (4, True)):
+        knobs = WellsKnobs(min_controls=fewest, max_failing=1.0)
+        flags = flag_wells(wells, few, metrics, knobs)
+        assert flags["fails_experiment"][0] is shut
+        assert set(flags["score_controls"]) == {3.0} and set(flags["limit_controls"]) == {
+            fewest
+        }
+    knobs = WellsKnobs(enabled=False, min_controls=4)
+    assert not flag_wells(wells, few, metrics, knobs)["fails_experiment"].any()
+    # A design without negative controls is told by the check of the screen, not here.
+    none = wells.with_columns(pl.col("role").replace("negative_control", "empty"))
+    assert not flag_wells(none, images, metrics, WellsKnobs(min_controls=4))[
+        "fails_experiment"
+    ].any()
 
 
 def test_off_means_that_only_what_cannot_be_embedded_is_flagged(screen, tmp_path):
