@@ -3,7 +3,8 @@ Stage phenoprints: which wells make the training set?
 
     in     results/undersample/{manifest}/wells.parquet, funnel.json
            results/consistency/{screen}/{encoder}/{experiment}/pvalues.parquet of all judges
-    out    results/phenoprints/{manifest}/pvalues.parquet, manifest.parquet, funnel.json
+    out    results/phenoprints/{manifest}/pvalues.parquet, manifest.parquet, funnel.json,
+           diversity.parquet
     code   phenopipe/phenoprints
     paper  3.1, A.1 step 5
 """
@@ -43,7 +44,6 @@ rule phenoprints_select:
     input:
         wells="results/undersample/{manifest}/wells.parquet",
         combined="results/phenoprints/{manifest}/pvalues.parquet",
-        images=of_manifest("results/screen/{screen}/{experiment}/images.parquet"),
         undersampled="results/undersample/{manifest}/funnel.json",
     output:
         manifest="results/phenoprints/{manifest}/manifest.parquet",
@@ -66,10 +66,42 @@ rule phenoprints_select:
         python -m phenopipe.phenoprints.select \
             --wells {input.wells:q} \
             --combined {input.combined:q} \
-            --images {input.images:q} \
             --undersampled {input.undersampled:q} \
             --manifest {output.manifest:q} \
             --funnel {output.funnel:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule phenoprints_diversity:
+    """How much of the screen's variety the manifest keeps, as each judge sees it."""
+    input:
+        wells="results/undersample/{manifest}/wells.parquet",
+        chosen="results/phenoprints/{manifest}/manifest.parquet",
+        aligned=of_judges("results/align/{screen}/{encoder}/{experiment}/embeddings.parquet"),
+    output:
+        diversity="results/phenoprints/{manifest}/diversity.parquet",
+    log:
+        "logs/phenoprints/diversity/{manifest}.log",
+    benchmark:
+        "logs/benchmarks/phenoprints/diversity/{manifest}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        knobs=knobs("phenoprints", "diversity"),
+        source=source("phenoprints"),
+    shell:
+        """
+        python -m phenopipe.phenoprints.diversity \
+            --wells {input.wells:q} \
+            --chosen {input.chosen:q} \
+            --aligned {input.aligned:q} \
+            --diversity {output.diversity:q} \
+            --manifest {wildcards.manifest:q} \
             {params.knobs:q} &>{log:q}
         """
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import cauchy
+from scipy.stats import cauchy, norm
 
 from phenopipe.combination import cauchy_combination, cauchy_score, cauchy_tail
 
@@ -43,6 +43,20 @@ def test_size_at_one_percent_stays_nominal(n_tests):
     p = np.ceil(np.random.default_rng(n_tests).random((200_000, n_tests)) * 10_000) / 10_000
     combined = cauchy_tail(cauchy_score(p, floor=1e-4, ceiling=0.99).mean(axis=1))
     assert 0.009 < (combined <= 0.01).mean() < 0.011
+
+
+@pytest.mark.parametrize("n_tests", [2, 6, 24])
+@pytest.mark.parametrize(("n_shared", "correlation"), [(1, 0.2), (2, 0.9)])
+def test_size_stays_near_nominal_where_experiments_depend(n_tests, n_shared, correlation):
+    # One variable shared by all experiments, or one by each technical pair.
+    rng = np.random.default_rng(n_tests)
+    n_groups = 1 if n_shared == 1 else n_tests // n_shared
+    shared = rng.standard_normal((200_000, n_groups)).repeat(n_tests // n_groups, axis=1)
+    own = rng.standard_normal((200_000, n_tests))
+    z = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    p = np.maximum(np.ceil(norm.sf(z) * 10_000), 1) / 10_000
+    combined = cauchy_tail(cauchy_score(p, floor=1e-4, ceiling=0.99).mean(axis=1))
+    assert 0.008 < (combined <= 0.01).mean() < 0.012
 
 
 @pytest.mark.parametrize("bad", [[], [np.nan], [-0.1], [1.1]])

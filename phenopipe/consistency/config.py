@@ -13,6 +13,10 @@ class PvaluesKnobs(Knobs):
     n_null: PositiveInt = 10_000
     """Random sets of each size (K in Eq. 3); no p-value is smaller than 1/K. Wanted: at
     least 100 for each experiment that a condition is combined over."""
+    null: Literal["experiment", "address"] = "experiment"
+    """Where null sets come from. experiment: anywhere on its plates. address: from where the
+    replicates lie, well by well: at fixed addresses, as in RxRx3, a condition that does nothing
+    is called for its position about half as often (benchmarks/calibration.py)."""
     levels: tuple[Literal["condition", "gene"], ...] = ("condition", "gene")
     """What gets a p-value: each condition; each gene, from all its guides or siRNAs."""
     controls_in_pool: bool = False

@@ -80,8 +80,22 @@ def _unlike(
     return value_K
 
 
+def gram_of(unit_WD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cosines of all pairs of wells, for at most ``MOST_WELLS_OF_A_GRAM`` of them.
+
+    Notes
+    -----
+    A double precision product of one array with its own transpose may crash in OpenBLAS
+    from 16,000 rows on; no pool of that size comes here.
+    """
+    gram_WW: NDArray[np.float64] = unit_WD @ unit_WD.T
+    return gram_WW
+
+
 def set_statistics(
-    unit_WD: NDArray[np.float64], set_NK: NDArray[np.int64]
+    unit_WD: NDArray[np.float64],
+    set_NK: NDArray[np.int64],
+    gram_WW: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Eq. 2 of the first n wells of each set, for every n.
 
@@ -91,6 +105,8 @@ def set_statistics(
         Embeddings of length one.
     set_NK : int array of shape (n_wells, n_draws)
         Sets of rows of ``unit_WD``, one a column.
+    gram_WW : float array of shape (n_pool_wells, n_pool_wells), optional
+        Cosines of all pairs of rows, where they are known already.
 
     Returns
     -------
@@ -99,17 +115,21 @@ def set_statistics(
     """
     size_N1 = np.arange(1, len(set_NK) + 1)[:, None]
     few = len(unit_WD) <= MOST_WELLS_OF_A_GRAM and len(set_NK) <= 2 * unit_WD.shape[1]
-    double_sum_NK = (_double_sums_by_pairs if few else _double_sums_by_vectors)(unit_WD, set_NK)
+    if gram_WW is None and few:
+        gram_WW = gram_of(unit_WD)
+    if gram_WW is None:
+        double_sum_NK = _double_sums_by_vectors(unit_WD, set_NK)
+    else:
+        double_sum_NK = _double_sums_by_pairs(gram_WW, set_NK)
     statistic_NK: NDArray[np.float64] = double_sum_NK / size_N1**2
     return statistic_NK
 
 
 def _double_sums_by_pairs(
-    unit_WD: NDArray[np.float64], set_NK: NDArray[np.int64]
+    gram_WW: NDArray[np.float64], set_NK: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Sum of all n² cosines of each set, looked up in the Gram matrix of the pool."""
-    n_wells = len(unit_WD)
-    gram = (unit_WD @ unit_WD.T).ravel()
+    n_wells, gram = len(gram_WW), gram_WW.ravel()
     added_NK = gram.take(set_NK * (n_wells + 1))
     for at in range(1, len(set_NK)):
         pairs = gram.take(set_NK[:at] * n_wells + set_NK[at])

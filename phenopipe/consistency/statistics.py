@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from phenopipe.combination import cauchy_combination
 from phenopipe.consistency.null import draw_sets, set_statistics
@@ -167,13 +167,25 @@ def judge(
         for n in np.unique(n_C):
             below = np.searchsorted(null_NK[n - 1], statistic_C[n_C == n] - ROUNDING)
             p_value_C[n_C == n] = np.maximum(n_null - below, 1) / n_null
+    n_labels_C = np.full(len(n_C), len(count_L))
+    return judged_frame(label_C[keep_C].tolist(), n_C, statistic_C, p_value_C, n_labels_C)
+
+
+def judged_frame(
+    label_C: Sequence[str],
+    n_C: ArrayLike,
+    statistic_C: ArrayLike,
+    p_value_C: ArrayLike,
+    n_labels_C: ArrayLike,
+) -> pl.DataFrame:
+    """Lay out judged labels: ``label, n_replicates, statistic, p_value, n_labels``."""
     return pl.DataFrame(
         {
-            "label": pl.Series(label_C[keep_C].tolist(), dtype=pl.String),
-            "n_replicates": pl.Series(n_C, dtype=pl.Int32),
-            "statistic": statistic_C,
-            "p_value": p_value_C,
-            "n_labels": pl.Series([len(count_L)] * len(n_C), dtype=pl.Int32),
+            "label": pl.Series(label_C, dtype=pl.String),
+            "n_replicates": pl.Series(np.asarray(n_C, dtype=np.int32)),
+            "statistic": np.asarray(statistic_C, dtype=np.float64),
+            "p_value": np.asarray(p_value_C, dtype=np.float64),
+            "n_labels": pl.Series(np.asarray(n_labels_C, dtype=np.int32)),
         }
     )
 

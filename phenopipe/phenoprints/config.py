@@ -33,3 +33,10 @@ class SelectKnobs(Knobs):
     """Levels whose p-values count; a gene's phenoprint keeps all its guides."""
     keep_untestable: bool = True
     """Keep negative controls and empty wells, which have no condition to test."""
+
+
+class DiversityKnobs(Knobs):
+    """Knobs of how much variety the manifest keeps."""
+
+    quantile: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.95
+    """A well differs from negative controls if it lies farther out than this share of them."""

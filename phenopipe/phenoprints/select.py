@@ -1,69 +1,68 @@
-"""Step ``select``: the wells that a phenoprint keeps, with the funnel that led to them."""
+"""Step ``select``: the wells that a phenoprint keeps, with the funnel that led to them.
+
+Two passes over the undersampled wells: the first codes what was applied to each, the
+second writes those that stay. Peak memory: about twenty bytes a well, a few hundred bytes
+a test, and a gigabyte.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from phenopipe.formats.applied import Applied, Coded, Mask, Vocabulary
 from phenopipe.formats.funnels import COUNTED, funnel_row, read_funnel, write_funnel
-from phenopipe.formats.images import IMAGES
 from phenopipe.formats.manifests import MANIFEST
+from phenopipe.formats.parts import Part, parts_of_file, prepared, table_writer
 from phenopipe.formats.pvalues import COMBINED
-from phenopipe.formats.tables import read_stamp, read_table, write_table
-from phenopipe.formats.wells import CONDITION, conditions, read_wells
+from phenopipe.formats.tables import Stamp, read_stamp, read_table
+from phenopipe.formats.wells import COUNTED_WELLS, N_IMAGES
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.phenoprints.config import Evidence, Rescue, SelectKnobs
-from phenopipe.phenoprints.rescue import noise_admitted, reached, saving_tests
+from phenopipe.phenoprints.rescue import Judgement, saved_wells
 
 # Wells with nothing that could have a phenoprint.
 UNTESTABLE_ROLES = ("negative_control", "empty")
 LEVEL_CHOICES = (("condition",), ("gene",), ("condition", "gene"))
+_LOOKED_AT = ("role", "treatments", N_IMAGES)
 
 
-def select_wells(
-    wells: pl.DataFrame, combined: pl.DataFrame, knobs: SelectKnobs
-) -> pl.DataFrame:
-    """Keep the wells of which any condition has a phenoprint by any judge.
+@dataclass(frozen=True)
+class Selection:
+    """Which wells stay, and why.
 
-    Parameters
+    Attributes
     ----------
-    wells : DataFrame
-        Wells that the undersample stage left.
-    combined : DataFrame
-        Combined p-values of all judges.
-    knobs : SelectKnobs
-        What counts as a phenoprint.
-
-    Returns
-    -------
-    DataFrame
-        The wells that stay, in their order, with ``saved_by``, ``judge`` and ``p_value``;
-        these are null where a well is kept untested.
-
-    Notes
-    -----
-    Paper 3.1 and A.1 step 5.
+    kept_W : bool array of shape (n_wells,)
+        The wells that stay.
+    rank_W : int32 array of shape (n_wells,)
+        Row of ``labels`` that saves each well, or their number where none does.
+    labels : DataFrame
+        ``saved_by, judge, p_value`` of every test, the smallest p-value first.
+    facts : dict
+        ``choice``, the knobs in force; ``noise_admitted``, the share of conditions kept if
+        none of them did anything; ``untested``, treated wells lost because no judge could
+        test any of their conditions; ``alternatives``.
     """
-    saved = saving_tests(_testable(wells), combined, **_choice(knobs)).select(
-        "well_id", saved_by=_label(), judge="encoder", p_value="saving_p"
-    )
-    untestable = pl.col("role").is_in(UNTESTABLE_ROLES) & pl.lit(knobs.keep_untestable)
-    marked = wells.join(saved, on="well_id", how="left", maintain_order="left")
-    return marked.filter(pl.col("judge").is_not_null() | untestable)
 
+    kept_W: Mask
+    rank_W: NDArray[np.int32]
+    labels: pl.DataFrame
+    facts: dict[str, Any]
 
-def uncurated(wells: pl.DataFrame) -> pl.DataFrame:
-    """All wells as a manifest without judges: nothing was tested."""
-    return wells.with_columns(
-        saved_by=pl.lit(None, pl.String),
-        judge=pl.lit(None, pl.String),
-        p_value=pl.lit(None, pl.Float64),
-    )
+    def told(self, rows: slice) -> pl.DataFrame:
+        """Labels of the wells that stay among some; null where one is kept untested."""
+        rank = pl.Series(self.rank_W[rows][self.kept_W[rows]])
+        return self.labels.select(pl.all().gather(rank.replace(self.labels.height, None)))
 
 
 def alternatives(
-    wells: pl.DataFrame, images: pl.DataFrame, combined: pl.DataFrame, threshold: float
+    applied: Applied, judgement: Judgement, testable_W: Mask, threshold: float
 ) -> list[dict[str, Any]]:
     """Count what every combination of evidence, rescue and levels would keep.
 
@@ -73,92 +72,160 @@ def alternatives(
         The choice, the counts of a funnel row without untestable wells, and
         ``noise_admitted``, the share of conditions kept if none of them did anything.
     """
-    applied = _testable(wells)
     rows = []
-    for evidence, rescue, levels in product(
-        get_args(Evidence), get_args(Rescue), LEVEL_CHOICES
-    ):
-        choice: dict[str, Any] = {
-            "evidence": evidence,
-            "rescue": rescue,
-            "levels": levels,
-            "threshold": threshold,
-        }
-        saved = saving_tests(applied, combined, **choice)
-        counts = funnel_row(5, "", wells.join(saved, on="well_id", how="semi"), images)
-        noise = noise_admitted(applied, combined, **choice)
-        rows.append(
-            {**choice, **{name: counts[name] for name in COUNTED}, "noise_admitted": noise}
-        )
+    for evidence in get_args(Evidence):
+        ranked = judgement.ranked(evidence, threshold)
+        for rescue, levels in product(get_args(Rescue), LEVEL_CHOICES):
+            choice: dict[str, Any] = {"rescue": rescue, "levels": levels}
+            best_T = judgement.best(ranked, **choice)
+            kept_W = applied.wells_with(best_T < ranked.height) & testable_W
+            counts = funnel_row(5, "", applied, kept_W)
+            noise = judgement.noise_admitted(evidence, **choice, threshold=threshold)
+            rows.append(
+                {"evidence": evidence, **choice, "threshold": threshold}
+                | {name: counts[name] for name in COUNTED}
+                | {"noise_admitted": noise}
+            )
     return rows
 
 
-def curation(
-    wells: pl.DataFrame, images: pl.DataFrame, combined: pl.DataFrame, knobs: SelectKnobs
+def select_wells(applied: Applied, combined: pl.DataFrame, knobs: SelectKnobs) -> Selection:
+    """Keep the wells of which any condition has a phenoprint by any judge.
+
+    Parameters
+    ----------
+    applied : Applied
+        Wells that the undersample stage left.
+    combined : DataFrame
+        Combined p-values of all judges.
+    knobs : SelectKnobs
+        What counts as a phenoprint.
+
+    Returns
+    -------
+    Selection
+
+    Notes
+    -----
+    Paper 3.1 and A.1 step 5.
+    """
+    testable_W = ~applied.has_role(*UNTESTABLE_ROLES)
+    judgement = Judgement(applied.targets, combined, applied.targets_in(testable_W))
+    choice: dict[str, Any] = {"rescue": knobs.rescue, "levels": knobs.levels}
+    ranked = judgement.ranked(knobs.evidence, knobs.threshold)
+    best_T = judgement.best(ranked, **choice)
+    rank_W = saved_wells(applied, best_T, testable_W, ranked.height)
+    kept_W = rank_W < ranked.height
+    if knobs.keep_untestable:
+        kept_W |= ~testable_W
+    tried_W = applied.wells_with(judgement.tries(knobs.evidence, **choice) > 0)
+    facts = {
+        "choice": knobs.model_dump(mode="json"),
+        "noise_admitted": judgement.noise_admitted(
+            knobs.evidence, **choice, threshold=knobs.threshold
+        ),
+        "untested": int(np.count_nonzero(testable_W & ~tried_W)),
+        "alternatives": alternatives(applied, judgement, testable_W, knobs.threshold),
+    }
+    return Selection(kept_W, rank_W, _told(ranked), facts)
+
+
+def uncurated(applied: Applied) -> Selection:
+    """All wells, as a manifest without judges: nothing was tested."""
+    n = len(applied.role_W)
+    return Selection(np.ones(n, bool), np.zeros(n, np.int32), _told(None), {})
+
+
+def _told(ranked: pl.DataFrame | None) -> pl.DataFrame:
+    """Write what a test says: its gene, or its perturbation and concentration."""
+    tests = COMBINED.empty().with_columns(saving_p="p_value") if ranked is None else ranked
+    dose = pl.format("{} at {} µM", "perturbation", "concentration_um")
+    by_gene = pl.when(pl.col("level") == "gene").then(pl.format("gene {}", "gene"))
+    return tests.select(
+        saved_by=by_gene.otherwise(pl.coalesce(dose, "perturbation")),
+        judge="encoder",
+        p_value="saving_p",
+    )
+
+
+def select_file(
+    wells: Path,
+    combined: pl.DataFrame | None,
+    undersampled: dict[str, Any],
+    manifest: Path,
+    knobs: SelectKnobs,
+    stamp: Stamp,
 ) -> dict[str, Any]:
-    """Count what the choice in force means, and what each other choice would keep.
+    """Select among the undersampled wells, and write the manifest.
+
+    Parameters
+    ----------
+    wells : Path
+        What the undersample stage left.
+    combined : DataFrame or None
+        Combined p-values of all judges; None if nobody judged.
+    undersampled : dict
+        The funnel of the undersample stage.
+    manifest : Path
+        Where the manifest goes; its wells stay in their order.
+    knobs : SelectKnobs
+        What counts as a phenoprint.
+    stamp : mapping
+        The step's stamp.
 
     Returns
     -------
     dict
-        ``choice``, the knobs in force; ``noise_admitted``, the share of conditions kept if
-        none of them did anything; ``untested``, treated wells lost because no judge could
-        test any of their conditions; ``alternatives``.
+        The funnel with the row of this step, ``untestable``, ``judged``, and the facts of
+        the selection.
     """
-    applied = _testable(wells)
-    tested = reached(
-        applied.select(*CONDITION, "gene").unique(),
-        combined.with_row_index("test"),
-        levels=knobs.levels,
-        rescue=knobs.rescue,
-    )
-    met = applied.join(tested, on=CONDITION, how="semi", nulls_equal=True)
-    treated = wells.filter(~pl.col("role").is_in(UNTESTABLE_ROLES))
-    return {
-        "choice": knobs.model_dump(mode="json"),
-        "noise_admitted": noise_admitted(applied, combined, **_choice(knobs)),
-        "untested": treated.join(met, on="well_id", how="anti").height,
-        "alternatives": alternatives(wells, images, combined, knobs.threshold),
+    parts, columns = parts_of_file(wells, COUNTED_WELLS)
+    vocabulary = Vocabulary()
+
+    def look(part: Part) -> Coded:
+        frame = part.read(lambda name: name in _LOOKED_AT)
+        return vocabulary.code(frame, frame[N_IMAGES].to_numpy())
+
+    applied = Applied.of(vocabulary, list(prepared(look, parts)))
+    chosen = uncurated(applied) if combined is None else select_wells(applied, combined, knobs)
+    row = funnel_row(5, "phenoprints", applied, chosen.kept_W)
+    untestable = applied.has_role(*UNTESTABLE_ROLES) & chosen.kept_W
+    funnel = undersampled | {
+        "steps": [*undersampled["steps"], row],
+        "untestable": int(np.count_nonzero(untestable)),
+        "judged": combined is not None,
     }
+    del applied, untestable
 
+    def mark(numbered: tuple[Part, int]) -> pl.DataFrame:
+        part, first = numbered
+        rows = slice(first, first + part.n_rows)
+        frame = part.read(lambda _: True).filter(pl.Series(chosen.kept_W[rows]))
+        return frame.hstack(chosen.told(rows))
 
-def _choice(knobs: SelectKnobs) -> dict[str, Any]:
-    return knobs.model_dump(include={"evidence", "rescue", "levels", "threshold"})
-
-
-def _testable(wells: pl.DataFrame) -> pl.DataFrame:
-    """List the conditions of the wells that were treated, one row a well and condition."""
-    return conditions(wells.filter(~pl.col("role").is_in(UNTESTABLE_ROLES)))
-
-
-def _label() -> pl.Expr:
-    """Write a test's condition: its gene, or its perturbation and concentration."""
-    dose = pl.format("{} at {} µM", "perturbation", "concentration_um")
-    by_gene = pl.when(pl.col("level") == "gene").then(pl.format("gene {}", "gene"))
-    return by_gene.otherwise(pl.coalesce(dose, "perturbation"))
+    starts = np.cumsum([0, *(part.n_rows for part in parts)]).tolist()
+    written = {**columns, **chosen.labels.schema}
+    with table_writer(manifest, MANIFEST, written, stamp) as write:
+        for frame in prepared(mark, zip(parts, starts, strict=False)):
+            write(frame)
+    return funnel | chosen.facts
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``phenoprints_select``."""
     files, knobs = parse_step(
         SelectKnobs,
-        inputs=["wells", "combined", "images*", "undersampled"],
+        inputs=["wells", "combined", "undersampled"],
         outputs=["manifest", "funnel"],
         doc=__doc__,
         argv=argv,
     )
-    wells, funnel = read_wells(files.wells), read_funnel(files.undersampled)
     combined = read_table(files.combined, COMBINED)
-    images = pl.concat([read_table(path, IMAGES, columns=["well_id"]) for path in files.images])
     # A manifest without judges is the uncurated set; judges who found nothing keep nothing.
     judged = bool(read_stamp(files.combined).get("inputs", {}).get("pvalues"))
-    kept = select_wells(wells, combined, knobs) if judged else uncurated(wells)
-    row = funnel_row(5, "phenoprints", kept, images)
-    untestable = kept.filter(pl.col("role").is_in(UNTESTABLE_ROLES)).height
-    funnel |= {"steps": [*funnel["steps"], row], "untestable": untestable, "judged": judged}
-    if judged:
-        funnel |= curation(wells, images, combined, knobs)
-    write_table(files.manifest, kept, MANIFEST, files.stamp)
+    before = read_funnel(files.undersampled)
+    tests = combined if judged else None
+    funnel = select_file(files.wells, tests, before, files.manifest, knobs, files.stamp)
     write_funnel(files.funnel, funnel, files.stamp)
 
 

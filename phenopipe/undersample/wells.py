@@ -1,130 +1,145 @@
-"""Step ``wells``: keep well-replicated conditions, and only some of the controls."""
+"""Step ``wells``: keep well-replicated conditions, and only some of the controls.
 
-from collections.abc import Mapping, Sequence
+Two passes over the experiments: the first codes what was applied to every well, the second
+writes the wells that stay. Peak memory: about twenty bytes a well, and a gigabyte.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
+from phenopipe.errors import UserError
+from phenopipe.formats.applied import Applied, Mask, Vocabulary
 from phenopipe.formats.funnels import funnel_row, write_funnel
 from phenopipe.formats.images import IMAGES
-from phenopipe.formats.qc import FAILS, METADATA_TESTS, read_qc_wells, without_flags
-from phenopipe.formats.tables import read_table
-from phenopipe.formats.wells import CONDITION, conditions, write_wells
+from phenopipe.formats.parts import Part, parts_of_files, prepared, table_writer
+from phenopipe.formats.qc import QC_WELLS, is_flag
+from phenopipe.formats.tables import Stamp, check_format
+from phenopipe.formats.wells import COUNTED_WELLS, N_IMAGES, check_words
 from phenopipe.knobs import parse_step, run_step
-from phenopipe.seeds import hash_uniform
 from phenopipe.undersample.config import WellsKnobs
+from phenopipe.undersample.replication import replicated_targets
+from phenopipe.undersample.survey import Survey, is_looked_at, survey
 
 # Wells to which nothing was done that could be replicated or not.
 UNTREATED_ROLES = ("negative_control", "empty")
 
 
-def replicated_conditions(
-    wells: pl.DataFrame, *, min_experiments: int, min_wells: int
-) -> pl.DataFrame:
-    """Conditions that enough distinct experiments and wells have seen.
-
-    Parameters
-    ----------
-    wells : DataFrame
-        Wells of all experiments that passed qc.
-    min_experiments, min_wells : int
-        Least number of distinct experiments, and of distinct wells.
-
-    Returns
-    -------
-    DataFrame
-        ``kind, perturbation, concentration_um``, one row a condition. A well with several
-        perturbations counts for each of its conditions.
-
-    Notes
-    -----
-    Paper A.1 step 3.
-    """
-    return (
-        conditions(wells)
-        .join(wells.select("well_id", "screen", "experiment"), on="well_id")
-        .group_by(CONDITION)
-        .agg(
-            pl.struct("screen", "experiment").n_unique().alias("experiments"),
-            pl.col("well_id").n_unique().alias("wells"),
-        )
-        .filter(pl.col("experiments") >= min_experiments, pl.col("wells") >= min_wells)
-        .select(CONDITION)
-        .sort(CONDITION)
-    )
-
-
-def keep_replicated(wells: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """Wells with at least one of the given conditions, and all untreated wells."""
-    chosen = conditions(wells).join(kept, on=CONDITION, how="semi", nulls_equal=True)
-    in_chosen = pl.col("well_id").is_in(chosen["well_id"].implode())
-    return wells.filter(in_chosen | pl.col("role").is_in(UNTREATED_ROLES))
-
-
-def undersample_roles(
-    wells: pl.DataFrame, share_by_role: Mapping[str, float], seed: int
-) -> pl.DataFrame:
-    """Keep a random share of the wells of each named role, and all others.
-
-    Notes
-    -----
-    Paper A.1 step 4. A well stays if the hash of (seed, ``well_id``) is below its share:
-    wells that are added later change no earlier choice, nor does their order.
-    """
-    share_W = wells["role"].replace_strict(
-        dict(share_by_role), default=1.0, return_dtype=pl.Float64
-    )
-    return wells.filter(pl.Series(hash_uniform(seed, wells["well_id"])) < share_W)
-
-
 def undersample_wells(
-    wells: pl.DataFrame, images: pl.DataFrame, knobs: WellsKnobs
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+    surveys: Iterable[Survey], vocabulary: Vocabulary, knobs: WellsKnobs
+) -> tuple[Mask, NDArray[np.unsignedinteger[Any]], dict[str, Any]]:
     """Apply steps 1 to 4 of the paper's curation, and count what each left over.
 
     Parameters
     ----------
-    wells : DataFrame
-        All wells of a manifest's experiments with their qc flags.
-    images : DataFrame
-        ``well_id`` of every image of these experiments.
+    surveys : iterable of Survey
+        All wells of a manifest's experiments.
+    vocabulary : Vocabulary
+        The one that coded them.
     knobs : WellsKnobs
         Settings.
 
     Returns
     -------
-    kept : DataFrame
-        The wells that are left, without flags.
+    kept_W : bool array of shape (n_wells,)
+        The wells that are left.
+    images_W : unsigned array of shape (n_wells,)
+        Images of each well.
     funnel : dict
         ``steps``: counts before and after each step; ``flagged``: wells that failed each
         qc test.
     """
-    tests = sorted(name for name in wells.columns if name.startswith(FAILS))
-    # A test that an experiment did not need (of features, say) is null there.
-    wells = wells.with_columns(pl.col(tests).fill_null(value=False))
-    quality = [name for name in tests if name.removeprefix(FAILS) not in METADATA_TESTS]
-    good = wells.filter(~pl.any_horizontal(pl.lit(False), *quality))
-    known = without_flags(good.filter("passes"))
-    enough = replicated_conditions(
-        known, min_experiments=knobs.min_experiments, min_wells=knobs.min_wells
+    every = list(surveys)
+    applied = Applied.of(vocabulary, [one.coded for one in every])
+    nothing = [np.zeros(0, dtype=bool)]
+    good_W = np.concatenate([one.good_W for one in every] or nothing)
+    known_W = np.concatenate([one.known_W for one in every] or nothing)
+    drawn_W = np.concatenate([one.drawn_W for one in every] or nothing)
+    enough_T = replicated_targets(
+        applied,
+        known_W,
+        [run for one in every for run in one.runs],
+        min_experiments=knobs.min_experiments,
+        min_wells=knobs.min_wells,
     )
-    replicated = keep_replicated(known, enough)
-    shares = {
-        "positive_control": knobs.keep_positive_controls,
-        "empty": knobs.keep_empty,
-        "negative_control": knobs.keep_negative_controls,
-    }
-    kept = undersample_roles(replicated, shares, knobs.seed)
+    replicated_W = applied.wells_with(enough_T) | applied.has_role(*UNTREATED_ROLES)
+    replicated_W &= known_W
+    kept_W = replicated_W & drawn_W
     left = {
-        "screened": wells,
-        "data quality": good,
-        "metadata": known,
-        "replication": replicated,
-        "undersampling": kept,
+        "screened": np.ones_like(known_W),
+        "data quality": good_W,
+        "metadata": known_W,
+        "replication": replicated_W,
+        "undersampling": kept_W,
     }
-    rows = [funnel_row(n, name, frame, images) for n, (name, frame) in enumerate(left.items())]
-    flagged = {name.removeprefix(FAILS): int(wells[name].sum()) for name in tests}
-    return kept, {"steps": rows, "flagged": flagged}
+    rows = [funnel_row(n, name, applied, mask) for n, (name, mask) in enumerate(left.items())]
+    flagged: Counter[str] = Counter()
+    for one in every:
+        flagged.update(one.flagged)
+    return kept_W, applied.images_W, {"steps": rows, "flagged": dict(sorted(flagged.items()))}
+
+
+def undersample_files(
+    wells: Sequence[Path], images: Sequence[Path], kept: Path, knobs: WellsKnobs, stamp: Stamp
+) -> dict[str, Any]:
+    """Undersample the experiments of many files, and write the wells that are left.
+
+    Parameters
+    ----------
+    wells, images : list of Path
+        The qc table and the images table of every experiment, in one order.
+    kept : Path
+        Where the wells go, without flags and with ``n_images``, in their order.
+    knobs : WellsKnobs
+        Settings.
+    stamp : mapping
+        The step's stamp.
+
+    Returns
+    -------
+    dict
+        The funnel, as :func:`undersample_wells` returns it.
+
+    Raises
+    ------
+    UserError
+        If a file is not of its format, or there are not as many images tables as qc tables.
+    """
+    if len(wells) != len(images):
+        found = f"{len(images)} images tables for {len(wells)} experiments"
+        raise UserError(f"{found}, wanted one for each")
+    for path in images:
+        check_format(path, IMAGES)
+    images_of = dict(zip(wells, images, strict=True))
+    parts, columns = parts_of_files(wells, QC_WELLS)
+    vocabulary = Vocabulary()
+
+    def look(part: Part) -> Survey:
+        ids = [images_of[path] for path in part.paths]
+        ids_I = pl.read_parquet(ids, columns=["well_id"])["well_id"]
+        return survey(part.read(is_looked_at), ids_I, vocabulary, knobs)
+
+    kept_W, images_W, funnel = undersample_wells(prepared(look, parts), vocabulary, knobs)
+
+    def choose(numbered: tuple[Part, int]) -> pl.DataFrame:
+        part, first = numbered
+        rows = slice(first, first + part.n_rows)
+        n_images = pl.Series(N_IMAGES, images_W[rows]).cast(pl.Int32)
+        frame = part.read(lambda name: not is_flag(name)).with_columns(n_images)
+        return frame.filter(pl.Series(kept_W[rows]))
+
+    starts = np.cumsum([0, *(part.n_rows for part in parts)]).tolist()
+    written = {name: dtype for name, dtype in columns.items() if not is_flag(name)}
+    with table_writer(kept, COUNTED_WELLS, {**written, N_IMAGES: pl.Int32()}, stamp) as write:
+        for frame in prepared(choose, zip(parts, starts, strict=False)):
+            check_words(frame, kept)
+            write(frame)
+    return funnel
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,10 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    wells = pl.concat([read_qc_wells(path) for path in files.wells], how="diagonal")
-    images = [read_table(path, IMAGES, columns=["well_id"]) for path in files.images]
-    kept, funnel = undersample_wells(wells, pl.concat(images), knobs)
-    write_wells(files.kept, kept, files.stamp)
+    funnel = undersample_files(files.wells, files.images, files.kept, knobs, files.stamp)
     write_funnel(files.funnel, funnel, files.stamp)
 
 

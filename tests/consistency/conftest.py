@@ -37,8 +37,7 @@ def wells_of(rows, experiment="experiment-1", cell_type="HUVEC"):
     return pl.DataFrame(rows, schema={**schema, "fitted": pl.Boolean})
 
 
-@pytest.fixture
-def one_experiment():
+def one_experiment_of_wells():
     """30 genes with 2 guides of 3 wells, 10 compounds at 2 doses of 2 wells, controls."""
     rows = [
         ("perturbation", [treatment(f"G{gene}_guide_{guide}", gene=f"G{gene}")])
@@ -54,3 +53,8 @@ def one_experiment():
     ]
     rows += [("negative_control", [])] * 20 + [("empty", [])] * 5
     return wells_of(rows)
+
+
+@pytest.fixture
+def one_experiment():
+    return one_experiment_of_wells()

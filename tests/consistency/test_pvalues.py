@@ -3,7 +3,10 @@
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
+from threadpoolctl import threadpool_limits
 
 from phenopipe.consistency.config import PvaluesKnobs
 from phenopipe.consistency.pvalues import experiment_pvalues, label_wells, main, null_pool
@@ -12,7 +15,7 @@ from phenopipe.formats.aligned import write_aligned
 from phenopipe.formats.pvalues import PVALUES
 from phenopipe.formats.tables import read_table
 
-from .conftest import treatment, wells_of
+from .conftest import one_experiment_of_wells, treatment, wells_of
 
 KNOBS = PvaluesKnobs(n_null=200)
 
@@ -122,3 +125,18 @@ def test_an_embedding_of_length_zero_is_told_by_its_well(one_experiment):
         UserError, match="experiment-1/plate-1/7: aligned embedding of length zero"
     ):
         experiment_pvalues(one_experiment, x_WD, KNOBS)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.permutations(range(245)), st.text("abxyz09", min_size=1), st.integers(1, 2))
+def test_order_plate_names_and_threads_change_nothing(order, plate, threads):
+    wells = one_experiment_of_wells()
+    x_WD = embed(wells)
+    knobs = PvaluesKnobs(n_null=100)
+    table = experiment_pvalues(wells, x_WD, knobs)
+    renamed = wells[order].with_columns(
+        plate=pl.lit(plate), well_id=pl.lit(plate) + pl.col("well_id")
+    )
+    with threadpool_limits(threads):
+        moved = experiment_pvalues(renamed, x_WD[order], knobs)
+    assert moved.equals(table)

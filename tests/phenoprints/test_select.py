@@ -1,16 +1,18 @@
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from phenopipe.formats.applied import TARGET, Applied, Vocabulary
 from phenopipe.formats.funnels import funnel_row, read_funnel, write_funnel
-from phenopipe.formats.images import IMAGES, write_images
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.tables import read_table, write_table
-from phenopipe.formats.wells import TREATMENT, write_wells
+from phenopipe.formats.wells import N_IMAGES, TREATMENT, write_wells
 from phenopipe.phenoprints.config import SelectKnobs
-from phenopipe.phenoprints.rescue import noise_admitted
-from phenopipe.phenoprints.select import alternatives, curation, main, select_wells
+from phenopipe.phenoprints.rescue import Judgement
+from phenopipe.phenoprints.select import main, select_wells
 
 KNOCKOUT = ("made-up|HUVEC|knockout|none", "knockout")
 COMPOUND = ("made-up|HUVEC|compound|none", "compound")
@@ -98,8 +100,29 @@ TESTS = combined_of(
 )
 
 
+def applied_of(wells, images=None):
+    vocabulary = Vocabulary()
+    images_W = np.ones(wells.height, int) if images is None else np.array(images)
+    # In two tables, as from a long file.
+    cut = wells.height // 2
+    coded = [
+        vocabulary.code(wells[rows], images_W[rows]) for rows in (slice(cut), slice(cut, None))
+    ]
+    return Applied.of(vocabulary, coded)
+
+
+def selected(wells, tests, **knobs):
+    """The wells that stay, with what saved them."""
+    chosen = select_wells(applied_of(wells), tests, SelectKnobs(**knobs))
+    return wells.filter(pl.Series(chosen.kept_W)).hstack(chosen.told(slice(None)))
+
+
+def facts_of(wells, tests, images=None, **knobs):
+    return select_wells(applied_of(wells, images), tests, SelectKnobs(**knobs)).facts
+
+
 def kept(tests=TESTS, **knobs):
-    return select_wells(WELLS, tests, SelectKnobs(**knobs))["well_id"].to_list()
+    return selected(WELLS, tests, **knobs)["well_id"].to_list()
 
 
 def test_any_condition_and_any_judge_keep_a_well():
@@ -124,7 +147,7 @@ def test_an_unknown_gene_keeps_nothing():
     unknown = test_of("A", 0.001, level="gene") | {"gene": None}
     nameless = applied("A_1") | {"gene": None}
     wells = wells_of([("a1", "perturbation", [nameless])])
-    assert select_wells(wells, combined_of(unknown), SelectKnobs()).is_empty()
+    assert selected(wells, combined_of(unknown)).is_empty()
 
 
 def test_the_threshold_itself_is_no_phenoprint():
@@ -138,14 +161,12 @@ def test_untestable_wells_can_be_left_out():
 
 def test_a_negative_control_needs_no_phenoprint_and_gets_none():
     wells = wells_of([("n", "negative_control", [applied("A_1")])])
-    row = select_wells(wells, TESTS, SelectKnobs()).row(0, named=True)
+    row = selected(wells, TESTS).row(0, named=True)
     assert (row["saved_by"], row["judge"], row["p_value"]) == (None, None, None)
 
 
 def test_a_manifest_says_what_saved_each_well():
-    rows = select_wells(WELLS, TESTS, SelectKnobs()).select(
-        "well_id", "saved_by", "judge", "p_value"
-    )
+    rows = selected(WELLS, TESTS).select("well_id", "saved_by", "judge", "p_value")
     assert rows.rows() == [
         ("a1", "A_1", "mae", 0.002),
         ("ab", "A_1", "mae", 0.002),
@@ -156,8 +177,8 @@ def test_a_manifest_says_what_saved_each_well():
 
 
 def test_every_other_choice_is_counted():
-    images = pl.DataFrame({"well_id": ["a1", "a1", "b1", "low"]})
-    rows = alternatives(WELLS, images, TESTS, 0.01)
+    # Images of a1, a2, b1, ab, low, high, none, untested.
+    rows = facts_of(WELLS, TESTS, images=[2, 0, 1, 0, 1, 0, 0, 0])["alternatives"]
     found = {(r["evidence"], r["rescue"], r["levels"]): r for r in rows}
     assert len(found) == 12
     for (evidence, rescue, levels), row in found.items():
@@ -168,17 +189,14 @@ def test_every_other_choice_is_counted():
 
 
 def test_chance_of_noise_counts_every_test_that_could_keep_a_condition():
-    conditions = pl.DataFrame([applied("drug", 0.1), applied("drug", 1.0)])
+    targets = pl.DataFrame([applied("drug", 0.1), applied("drug", 1.0)]).select(TARGET)
+    targets = targets.cast({"gene": pl.String})
     choice = {"levels": ("condition",), "threshold": 0.01}
     # Low dose: one test; high dose: one; together two tests of the perturbation.
-    tests = TESTS.filter(kind="compound")
-    alone = noise_admitted(conditions, tests, evidence="combined", rescue="condition", **choice)
-    both = noise_admitted(
-        conditions, tests, evidence="combined", rescue="perturbation", **choice
-    )
-    runs = noise_admitted(
-        conditions, tests, evidence="any_experiment", rescue="condition", **choice
-    )
+    judgement = Judgement(targets, TESTS.filter(kind="compound"))
+    alone = judgement.noise_admitted("combined", rescue="condition", **choice)
+    both = judgement.noise_admitted("combined", rescue="perturbation", **choice)
+    runs = judgement.noise_admitted("any_experiment", rescue="condition", **choice)
     assert alone == pytest.approx(0.01)
     assert both == pytest.approx(1 - 0.99**2)
     assert runs == pytest.approx(1 - 0.99**3)
@@ -196,8 +214,8 @@ def test_planted_signal_is_kept_and_noise_admitted_as_announced():
             for name, p in zip(names, rng.uniform(size=len(names)).tolist(), strict=True)
         )
     )
-    found = set(select_wells(wells, tests, SelectKnobs())["well_id"])
-    announced = curation(wells, wells.select("well_id"), tests, SelectKnobs())
+    found = set(selected(wells, tests)["well_id"])
+    announced = facts_of(wells, tests)
     assert active <= found
     share = len(found - active) / 2700
     assert announced["noise_admitted"] == pytest.approx(1 - 0.99**2)
@@ -205,20 +223,14 @@ def test_planted_signal_is_kept_and_noise_admitted_as_announced():
 
 
 def run(tmp_path, combined, judges):
-    write_wells(tmp_path / "wells.parquet", WELLS, {})
+    wells = WELLS.with_columns(pl.lit(2, pl.Int32).alias(N_IMAGES))
+    write_wells(tmp_path / "wells.parquet", wells, {})
     write_table(tmp_path / "p.parquet", combined, COMBINED, {"inputs": {"pvalues": judges}})
-    images = WELLS.select(image_id=pl.col("well_id") + "/1", well_id="well_id")
-    rest = [
-        pl.lit(None, dtype).alias(name)
-        for name, (dtype, _) in IMAGES.columns.items()
-        if name not in images.columns
-    ]
-    write_images(tmp_path / "images.parquet", images.with_columns(rest), {})
-    before = {"steps": [funnel_row(4, "undersampling", WELLS, images)], "flagged": {}}
-    write_funnel(tmp_path / "before.json", before, {})
+    everything = np.ones(WELLS.height, bool)
+    row = funnel_row(4, "undersampling", applied_of(WELLS), everything)
+    write_funnel(tmp_path / "before.json", {"steps": [row], "flagged": {}}, {})
     flags = ["--wells", str(tmp_path / "wells.parquet")]
     flags += ["--combined", str(tmp_path / "p.parquet")]
-    flags += ["--images", str(tmp_path / "images.parquet")]
     flags += ["--undersampled", str(tmp_path / "before.json")]
     flags += ["--manifest", str(tmp_path / "manifest.parquet")]
     main([*flags, "--funnel", str(tmp_path / "funnel.json")])
@@ -233,6 +245,7 @@ def test_the_command_extends_the_funnel(tmp_path):
     assert (funnel["untestable"], funnel["untested"], funnel["judged"]) == (1, 1, True)
     assert funnel["choice"]["evidence"] == "combined" and len(funnel["alternatives"]) == 12
     assert manifest.height == 5
+    assert funnel["steps"][-1]["images"] == manifest[N_IMAGES].sum() == 10
 
 
 def test_without_judges_nothing_is_lost(tmp_path):
@@ -245,3 +258,80 @@ def test_without_judges_nothing_is_lost(tmp_path):
 def test_judges_who_found_nothing_keep_only_controls(tmp_path):
     manifest, _ = run(tmp_path, COMBINED.empty(), ["digest"])
     assert manifest["well_id"].to_list() == ["none"]
+
+
+def slowly_saved(wells, tests, *, evidence, rescue, levels, threshold, **_):
+    """The rule of step 5 well by well and test by test: the smallest p-value of each well."""
+    p_of = {"combined": "p_value", "any_experiment": "p_any"}[evidence]
+    saved = {}
+    for well in wells.iter_rows(named=True):
+        if well["role"] in ("negative_control", "empty"):
+            continue
+        for one in well["treatments"]:
+            for test in tests.iter_rows(named=True):
+                if test["level"] not in levels or test[p_of] >= threshold:
+                    continue
+                names = ["kind", "gene"]
+                if test["level"] == "condition":
+                    names = ["kind", "perturbation"]
+                    names += ["concentration_um"] * (rescue == "condition")
+                if test["level"] == "gene" and one["gene"] is None:
+                    continue
+                if all(one[name] == test[name] for name in names):
+                    best = saved.get(well["well_id"], 1.0)
+                    saved[well["well_id"]] = min(best, test[p_of])
+    return saved
+
+
+NAMES = st.sampled_from([("A_1", None), ("A_2", None), ("B_1", None), ("d", 0.1), ("d", 1.0)])
+A_TEST = st.builds(
+    lambda name, p, p_any, encoder, level: test_of(
+        name[0],
+        p / 100,
+        dose=name[1],
+        encoder=encoder,
+        level=level if name[1] is None else "condition",
+        p_any=min(p, p_any) / 100,
+    ),
+    NAMES,
+    st.integers(1, 100),
+    st.integers(1, 100),
+    st.sampled_from(["mae", "classifier"]),
+    st.sampled_from(["condition", "gene"]),
+)
+SOME_WELLS = st.lists(
+    st.tuples(
+        st.sampled_from(["perturbation", "positive_control", "empty"]),
+        st.lists(NAMES, max_size=3),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(
+    rows=SOME_WELLS,
+    tests=st.lists(A_TEST, max_size=8),
+    evidence=st.sampled_from(["combined", "any_experiment"]),
+    rescue=st.sampled_from(["condition", "perturbation"]),
+    levels=st.sampled_from([("condition",), ("gene",), ("condition", "gene")]),
+    data=st.data(),
+)
+def test_wells_are_those_of_the_slow_rule_in_any_order(
+    rows, tests, evidence, rescue, levels, data
+):
+    wells = wells_of(
+        [
+            (f"w{n}", role, [applied(*one) for one in names])
+            for n, (role, names) in enumerate(rows)
+        ]
+    )
+    knobs = {"evidence": evidence, "rescue": rescue, "levels": levels, "threshold": 0.3}
+    combined = combined_of(*tests)
+    expected = slowly_saved(wells, combined, **knobs)
+    shuffled = combined[data.draw(st.permutations(range(len(tests))))] if tests else combined
+    order = data.draw(st.permutations(range(len(rows))))
+    first = selected(wells, combined, **knobs, keep_untestable=False)
+    assert dict(first.select("well_id", "p_value").iter_rows()) == expected
+    again = selected(wells[order], shuffled, **knobs, keep_untestable=False)
+    assert again.sort("well_id").equals(first.sort("well_id"))
