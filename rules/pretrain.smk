@@ -3,6 +3,7 @@ Stage pretrain: how does an encoder learn from a manifest, or from labels?
 
     in     results/phenoprints/{manifest}/manifest.parquet
            results/screen/{screen}/{experiment}/images.parquet, images.zarr
+           results/encoders/{start}/ of the encoder to start from, if any
     out    results/encoders/{encoder}/model.safetensors, config.json, README.md
            results/pretrain/{encoder}/history.parquet, reconstructions.npz
     code   phenopipe/pretrain
@@ -16,6 +17,8 @@ rule pretrain_mae:
         manifest=manifest_of_encoder,
         images=of_encoder("results/screen/{screen}/{experiment}/images.parquet"),
         pixels=of_encoder("results/screen/{screen}/{experiment}/images.zarr"),
+        start_model=start("model.safetensors"),
+        start_config=start("config.json"),
     output:
         model="results/encoders/{encoder}/model.safetensors",
         config="results/encoders/{encoder}/config.json",
@@ -32,7 +35,8 @@ rule pretrain_mae:
     priority: 10
     conda:
         "../envs/phenopipe.yaml"
-    threads: 2
+    # Threads wait for one another: on a busy machine two can be slower than one.
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=1440,
@@ -45,6 +49,8 @@ rule pretrain_mae:
             --manifest {input.manifest:q} \
             --images {input.images:q} \
             --pixels {input.pixels:q} \
+            --start-model {input.start_model:q} \
+            --start-config {input.start_config:q} \
             --model {output.model:q} \
             --config {output.config:q} \
             --card {output.card:q} \
@@ -61,6 +67,8 @@ rule pretrain_classifier:
         wells=of_encoder("results/qc/{screen}/{experiment}/wells.parquet"),
         images=of_encoder("results/screen/{screen}/{experiment}/images.parquet"),
         pixels=of_encoder("results/screen/{screen}/{experiment}/images.zarr"),
+        start_model=start("model.safetensors"),
+        start_config=start("config.json"),
     output:
         model="results/encoders/{encoder}/model.safetensors",
         config="results/encoders/{encoder}/config.json",
@@ -76,7 +84,7 @@ rule pretrain_classifier:
     priority: 10
     conda:
         "../envs/phenopipe.yaml"
-    threads: 2
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=1440,
@@ -89,6 +97,8 @@ rule pretrain_classifier:
             --wells {input.wells:q} \
             --images {input.images:q} \
             --pixels {input.pixels:q} \
+            --start-model {input.start_model:q} \
+            --start-config {input.start_config:q} \
             --model {output.model:q} \
             --config {output.config:q} \
             --card {output.card:q} \

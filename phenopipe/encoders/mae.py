@@ -25,6 +25,15 @@ from timm.models.vision_transformer import (
 from torch import Tensor, nn
 
 from phenopipe.encoders.standardize import self_standardize
+from phenopipe.encoders.stochastic_depth import (
+    Form,
+    Rescale,
+    Rule,
+    drop_rates,
+    drop_samples,
+    leaves_out,
+    mask_samples,
+)
 
 FourierForm = Literal["as_released", "patch", "image"]
 LAYER_SCALE = 1e-4
@@ -192,28 +201,6 @@ def _spectral_distance(ours: Tensor, theirs: Tensor) -> Tensor:
 # --- model ---------------------------------------------------------------------------
 
 
-class Rescale(nn.Module):
-    """Divide what a block adds by the share of samples that pass through it."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x / share`` in training, ``x`` otherwise."""
-        return x / self.share if self.training else x
-
-
-def drop_samples(block: nn.Module, x_NLD: Tensor, passes_N: Tensor | None) -> Tensor:
-    """Apply a block to the samples that pass; the others skip it and cost nothing."""
-    if passes_N is None:
-        return cast(Tensor, block(x_NLD))
-    index = passes_N.nonzero().squeeze(1)
-    if len(index) == 0:
-        return x_NLD
-    return x_NLD.index_copy(0, index, block(x_NLD[index]).to(x_NLD.dtype))
-
-
 def build_encoder(
     *, crop: int, patch: int, channels: int, dim: int, depth: int, heads: int, **options: float
 ) -> VisionTransformer:
@@ -293,8 +280,9 @@ class MaskedAutoencoder(nn.Module):
     fourier, fourier_weight
         Form of the Fourier term and its weight alpha:
         loss = (1 - alpha) * L2 + alpha * Fourier.
-    drop_path : float
-        Stochastic depth of the last block; it grows linearly from 0 at the first.
+    drop_path, drop_path_rule, drop_path_form : float, str, str
+        Stochastic depth: its rate at the last block, how it gets there, and whether crops
+        that skip a block are left out of it or masked.
     layer_scale : float
         What each block's output is multiplied with before any training.
     """
@@ -316,6 +304,8 @@ class MaskedAutoencoder(nn.Module):
         fourier: FourierForm = "as_released",
         fourier_weight: float = 0.01,
         drop_path: float = 0.0,
+        drop_path_rule: Rule = "linear",
+        drop_path_form: Form = "left_out",
         layer_scale: float = LAYER_SCALE,
     ) -> None:
         super().__init__()
@@ -329,8 +319,8 @@ class MaskedAutoencoder(nn.Module):
         self.encoder: VisionTransformer = self._build_encoder(channels=channels, **sizes)
         sizes = {"dim": decoder_dim, "depth": decoder_depth, "heads": decoder_heads}
         self.decoder = self._build_decoder(channels=channels, width=dim, **sizes)
-        # Linearly fewer samples pass through each block, from all of them to 1 - drop_path.
-        self.drop_rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+        self.drop_rates = drop_rates(drop_path, depth, drop_path_rule)
+        self.drop_path_form: Form = drop_path_form
         for block, rate in zip(self.encoder.blocks, self.drop_rates, strict=True):
             block.drop_path = Rescale(1.0 - rate)
 
@@ -356,11 +346,19 @@ class MaskedAutoencoder(nn.Module):
         x_NKD = tokens_NLD.gather(1, index)
         cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x_NKD), -1, -1)
         x_NKD = torch.cat([cls.to(x_NKD.dtype), x_NKD], dim=1)
-        for number, block in enumerate(encoder.blocks):
-            passes_N = None
-            if self.training and drop_NB is not None and self.drop_rates[number] > 0.0:
-                passes_N = drop_NB[:, number] >= self.drop_rates[number]
-            x_NKD = drop_samples(block, x_NKD, passes_N)
+        passes_NB = None
+        if self.training and drop_NB is not None:
+            # Asked for once: counting block by block would make a GPU wait at each.
+            passes_NB = (drop_NB >= drop_NB.new_tensor(self.drop_rates)).cpu()
+        for number, (block, rate) in enumerate(
+            zip(encoder.blocks, self.drop_rates, strict=True)
+        ):
+            if passes_NB is None or rate == 0.0:
+                x_NKD = block(x_NKD)
+            elif leaves_out(rate, self.drop_path_form):
+                x_NKD = drop_samples(block, x_NKD, passes_NB[:, number])
+            else:
+                x_NKD = mask_samples(block, x_NKD, passes_NB[:, number])
         return cast(Tensor, encoder.norm(x_NKD))
 
     def forward(

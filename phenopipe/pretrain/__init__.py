@@ -2,6 +2,7 @@
 
     in     results/phenoprints/{manifest}/manifest.parquet
            results/screen/{screen}/{experiment}/images.parquet, images.zarr
+           results/encoders/{start}/ of the encoder to start from, if any
     out    results/encoders/{encoder}/model.safetensors, config.json, README.md
            results/pretrain/{encoder}/history.parquet, reconstructions.npz
     paper  3.2, A.2

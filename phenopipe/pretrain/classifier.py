@@ -24,6 +24,7 @@ from phenopipe.pretrain.flops import training_flops
 from phenopipe.pretrain.labels import label_wells
 from phenopipe.pretrain.loop import Training
 from phenopipe.pretrain.sites import Sites, find_sites
+from phenopipe.pretrain.start import take_weights, with_training
 from phenopipe.pretrain.states import States, training_fingerprint
 from phenopipe.pretrain.stream import Batch, CropStream
 from phenopipe.seeds import generator
@@ -64,8 +65,9 @@ def train_classifier(
     *,
     name: str,
     trained_on: str,
+    start: Path | None = None,
 ) -> Trained:
-    """Train a classifier from random weights, or from its last state.
+    """Train a classifier, or continue from its last state.
 
     Parameters
     ----------
@@ -81,6 +83,8 @@ def train_classifier(
         Name of the encoder.
     trained_on : str
         Fingerprint of labels and images.
+    start : Path
+        Folder of an encoder whose weights training starts from; None: from random ones.
     """
     sites.hold(knobs.memory_mb)
     classes = sorted(labels["label"].unique())
@@ -104,17 +108,16 @@ def train_classifier(
     choose_attention(_tokens(knobs), bfloat16=knobs.precision == "bfloat16")
     head = {**args, "num_classes": len(classes)}
     model = Classifier(create_timm(knobs.architecture, head))
+    config = replace(describe_encoder(knobs, sites.channels, args), trained_on=trained_on)
+    before = replace(config, crops_seen=0, training_flops=0.0)
+    if start is not None:
+        before = take_weights(model.model, config, start)
     training = Training(model, stream, classifier_loss, knobs, states, name)
     history = training.run()
     crop = torch.zeros(1, len(sites.channels), knobs.crop, knobs.crop)
     flops = training_flops(lambda: Classifier(create_timm(knobs.architecture, head)), crop)
-    config = describe_encoder(knobs, sites.channels, args)
-    config = replace(
-        config,
-        trained_on=trained_on,
-        training_flops=flops * training.crops_seen,
-        crops_seen=training.crops_seen,
-    )
+    seen = training.crops_seen
+    config = with_training(config, before, crops=seen, flops=flops * seen)
     return Trained(without_head(model.model, config), history)
 
 
@@ -159,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``pretrain_classifier``."""
     files, knobs = parse_step(
         ClassifierKnobs,
-        inputs=["wells*", "images*", "pixels*"],
+        inputs=["wells*", "images*", "pixels*", "start_model?", "start_config?"],
         outputs=["model", "config", "card", "history"],
         names=["encoder"],
         doc=__doc__,
@@ -170,7 +173,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     mark = training_fingerprint(files.stamp)
     states = States(Path(knobs.checkpoints) / f"{files.encoder}-{mark}")
     trained = train_classifier(
-        sites, labels, knobs, states, name=files.encoder, trained_on=mark
+        sites,
+        labels,
+        knobs,
+        states,
+        name=files.encoder,
+        trained_on=mark,
+        start=files.start_model and files.start_model.parent,
     )
     write_table(files.history, trained.history, HISTORY, files.stamp)
     save_encoder(files.model.parent, trained.encoder, files.stamp)

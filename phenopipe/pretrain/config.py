@@ -1,10 +1,21 @@
 """Knobs of the pretrain stage; defaults fit the embedded demo, the paper's are in configs/."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from phenopipe.knobs import Knobs
+from phenopipe.pretrain.presets import PRESETS, Preset
 
 # A vision transformer that learns within a minute on a laptop.
 SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
@@ -53,6 +64,9 @@ class MaeKnobs(TrainingKnobs):
 
     channel_agnostic: bool = False
     """Whether every channel's patches are tokens of their own (kind ``ca_mae``)."""
+    preset: Preset | None = None
+    """A model of the paper: its sizes, learning rate and stochastic depth, in place of the
+    defaults here; what is set beside it goes first."""
     crop: PositiveInt = 64
     """Side of a crop, pixels (paper: 256)."""
     patch: PositiveInt = 8
@@ -78,7 +92,12 @@ class MaeKnobs(TrainingKnobs):
     fourier_weight: float = Field(default=0.01, ge=0.0, le=1.0)
     """Weight alpha of the Fourier term; L2 weighs 1 - alpha."""
     drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Stochastic depth of the last block, rising linearly from 0 (paper: 0.1, 0.3, 0.6)."""
+    """Stochastic depth: share of the crops that skip the last block (paper: 0.1, 0.3, 0.6)."""
+    drop_path_rule: Literal["linear", "uniform"] = "linear"
+    """Whether that share rises from 0 at the first block, or is the same at all."""
+    drop_path_form: Literal["left_out", "masked"] = "left_out"
+    """Whether skipping crops are left out of a block, which saves their cost where a tenth or
+    more skip, or computed and thrown away (timm's form). Equal up to rounding."""
     layer_scale: PositiveFloat = 1e-4
     """LayerScale before training (paper: 1e-4, for hundreds of epochs; short trainings learn
     faster from 0.1)."""
@@ -86,6 +105,30 @@ class MaeKnobs(TrainingKnobs):
     """How tokens become an embedding: mean of patch tokens, or the class token."""
     held_out: PositiveInt = 16
     """Images that are never trained on, to show reconstructions and their error."""
+
+    @classmethod
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out what the preset stands for, under what is set beside it."""
+        return {**PRESETS.get(str(settings.get("preset")), {}), **settings}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
+        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
+
+    @field_validator("preset")
+    @classmethod
+    def _of_its_kind(cls, preset: str | None, info: ValidationInfo) -> str | None:
+        wanted = PRESETS.get(preset or "", {}).get("channel_agnostic", False)
+        if wanted and not info.data.get("channel_agnostic", True):
+            raise ValueError("this preset is channel-agnostic, wanted kind ca_mae")
+        return preset
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What decides the encoder's tensors, apart from the channels."""
+        names = {"channel_agnostic", "crop", "patch", "dim", "depth", "heads", "mlp_ratio"}
+        return self.model_dump(include=names)
 
 
 class ClassifierKnobs(TrainingKnobs):

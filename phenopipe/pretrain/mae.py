@@ -1,6 +1,7 @@
 """Step ``mae``: train a masked autoencoder on the wells of a manifest."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from phenopipe.pretrain.reconstructions import (
     write_reconstructions,
 )
 from phenopipe.pretrain.sites import Sites, find_sites
+from phenopipe.pretrain.start import take_weights, with_training
 from phenopipe.pretrain.states import States, training_fingerprint
 from phenopipe.pretrain.stream import Batch, CropStream
 from phenopipe.seeds import generator
@@ -51,16 +53,23 @@ def build_autoencoder(knobs: MaeKnobs, channels: int) -> MaskedAutoencoder:
             include={
                 *("crop", "patch", "dim", "depth", "heads", "mlp_ratio", "mask_ratio"),
                 *("decoder_dim", "decoder_depth", "decoder_heads"),
-                *("fourier", "fourier_weight", "drop_path", "layer_scale"),
+                *("fourier", "fourier_weight", "layer_scale"),
+                *("drop_path", "drop_path_rule", "drop_path_form"),
             }
         ),
     )
 
 
 def train_mae(
-    sites: Sites, knobs: MaeKnobs, states: States, *, name: str, trained_on: str
+    sites: Sites,
+    knobs: MaeKnobs,
+    states: States,
+    *,
+    name: str,
+    trained_on: str,
+    start: Path | None = None,
 ) -> Trained:
-    """Train a masked autoencoder from random weights, or from its last state.
+    """Train a masked autoencoder, or continue from its last state.
 
     Parameters
     ----------
@@ -74,6 +83,9 @@ def train_mae(
         Name of the encoder.
     trained_on : str
         Fingerprint of the manifest.
+    start : Path
+        Folder of an encoder whose weights training starts from; None: from random ones. The
+        decoder is always new.
     """
     held = hold_out(sites, knobs.held_out, knobs.seed)
     shown, learned = sites.only(held), sites.only(~held)
@@ -95,10 +107,15 @@ def train_mae(
     torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
     choose_attention(n_patches, bfloat16=knobs.precision == "bfloat16")
     model = build_autoencoder(knobs, n_channels)
+    config = describe_encoder(knobs, sites.channels, trained_on)
+    before = replace(config, crops_seen=0, training_flops=0.0)
+    if start is not None:
+        before = take_weights(model.encoder, config, start)
     training = Training(model, stream, autoencoder_loss, knobs, states, name)
     history = training.run()
     painted = reconstruct(model, shown, knobs.crop, knobs.seed)
-    config = describe_encoder(knobs, sites.channels, trained_on, training.crops_seen)
+    flops = crop_flops(knobs, n_channels) * training.crops_seen
+    config = with_training(config, before, crops=training.crops_seen, flops=flops)
     return Trained(MaeEncoder(config, model.encoder), history, painted)
 
 
@@ -109,16 +126,12 @@ def autoencoder_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def describe_encoder(
-    knobs: MaeKnobs, channels: Sequence[str], trained_on: str, crops_seen: int
+    knobs: MaeKnobs, channels: Sequence[str], trained_on: str
 ) -> EncoderConfig:
-    """Return the configuration of the encoder that such a training makes."""
+    """Return the configuration of the encoder that such a training makes, before it."""
     names = {"crop", "patch", "dim", "depth", "heads", "mlp_ratio"}
     n_channels = max(len(channels), MAX_CHANNELS) if knobs.channel_agnostic else len(channels)
     kind: Kind = "ca_mae" if knobs.channel_agnostic else "mae"
-    crop = torch.zeros(1, len(channels), knobs.crop, knobs.crop)
-    n_patches = (knobs.crop // knobs.patch) ** 2
-    noise = torch.zeros(1, n_patches * (len(channels) if knobs.channel_agnostic else 1))
-    flops = training_flops(lambda: build_autoencoder(knobs, len(channels)), crop, noise)
     return EncoderConfig(
         kind=kind,
         architecture=kind,
@@ -127,17 +140,23 @@ def describe_encoder(
         model_args={**knobs.model_dump(include=names), "channels": n_channels},
         pooling=knobs.pooling,
         trained_on=trained_on,
-        training_flops=flops * crops_seen,
-        crops_seen=crops_seen,
         license=knobs.license,
     )
+
+
+def crop_flops(knobs: MaeKnobs, channels: int) -> float:
+    """Operations of training on one crop, none of which skips a block."""
+    crop = torch.zeros(1, channels, knobs.crop, knobs.crop)
+    n_patches = (knobs.crop // knobs.patch) ** 2
+    noise = torch.zeros(1, n_patches * (channels if knobs.channel_agnostic else 1))
+    return training_flops(lambda: build_autoencoder(knobs, channels), crop, noise)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``pretrain_mae``."""
     files, knobs = parse_step(
         MaeKnobs,
-        inputs=["manifest", "images*", "pixels*"],
+        inputs=["manifest", "images*", "pixels*", "start_model?", "start_config?"],
         outputs=["model", "config", "card", "history", "reconstructions"],
         names=["encoder"],
         doc=__doc__,
@@ -148,7 +167,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     mark = training_fingerprint(files.stamp)
     states = States(Path(knobs.checkpoints) / f"{files.encoder}-{mark}")
     (trained_on,) = files.stamp["inputs"]["manifest"]
-    trained = train_mae(sites, knobs, states, name=files.encoder, trained_on=trained_on)
+    trained = train_mae(
+        sites,
+        knobs,
+        states,
+        name=files.encoder,
+        trained_on=trained_on,
+        start=files.start_model and files.start_model.parent,
+    )
     write_table(files.history, trained.history, HISTORY, files.stamp)
     write_reconstructions(files.reconstructions, trained.reconstructions)
     save_encoder(files.model.parent, trained.encoder, files.stamp)

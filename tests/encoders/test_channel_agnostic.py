@@ -36,6 +36,38 @@ def test_one_to_eleven_channels(channels):
     assert torch.isfinite(out.loss)
 
 
+def test_batches_of_different_channels_train_one_model():
+    torch.manual_seed(0)
+    model = ChannelAgnosticAutoencoder(channels=11, **TINY, drop_path=0.5)
+    learned = set()
+    for channels in (6, 1, 11, 3):
+        model.zero_grad()
+        noise, drop = torch.rand(2, 16 * channels), torch.ones(2, 2)
+        model(torch.rand(2, channels, 16, 16), noise, drop).loss.backward()
+        learned = {name for name, p in model.named_parameters() if p.grad is not None}
+        painters = {name.split(".")[2] for name in learned if name.startswith("decoder.blocks")}
+        assert painters == {str(at) for at in range(channels)}
+    assert len(learned) > 20
+
+
+def test_channels_are_embedded_by_one_convolution():
+    model = ChannelAgnosticAutoencoder(channels=11, **TINY)
+    calls = []
+    model.encoder.patch_embed.proj.register_forward_hook(lambda *_: calls.append(1))
+    model(torch.rand(2, 11, 16, 16), torch.rand(2, 176))
+    assert len(calls) == 1
+
+
+def test_decoder_has_as_many_channels_as_are_asked_for():
+    sizes = {}
+    for channels in (4, 6):
+        with torch.device("meta"):
+            decoder = ChannelAgnosticAutoencoder(channels=channels).decoder
+        sizes[channels] = sum(p.numel() for p in decoder.parameters() if p.requires_grad) / 1e6
+    assert sizes[6] == pytest.approx(154.5, rel=0.01)
+    assert sizes[4] < 0.7 * sizes[6]
+
+
 def test_tokens_run_channel_by_channel_and_equal_a_loop_over_channels():
     torch.manual_seed(0)
     model = ChannelAgnosticAutoencoder(channels=3, **TINY)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from phenopipe.encoders.mae import (
     MaskedAutoencoder,
@@ -14,6 +15,7 @@ from phenopipe.encoders.mae import (
     unpatchify,
 )
 from phenopipe.encoders.standardize import self_standardize
+from phenopipe.encoders.stochastic_depth import blocks_saved, drop_rates
 
 TINY = {
     "crop": 16,
@@ -244,6 +246,75 @@ def test_stochastic_depth_acts_in_training_only_and_asks_for_its_noise():
     assert none_pass != all_pass
     model.eval()
     assert model(images, noise).loss == model(images, noise, torch.zeros(2, 3)).loss
+
+
+def test_leaving_samples_out_and_masking_them_give_the_same_loss_and_gradients():
+    found = []
+    for form in ("left_out", "masked"):
+        torch.manual_seed(0)
+        model = MaskedAutoencoder(
+            **{**TINY, "layer_scale": 1.0}, drop_path=0.5, drop_path_form=form
+        )
+        images, noise, drop = torch.rand(6, 3, 16, 16), torch.rand(6, 16), torch.rand(6, 3)
+        loss = model(images, noise, drop).loss
+        loss.backward()
+        found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 20
+    for left_out, masked in zip(*found, strict=True):
+        assert torch.allclose(left_out, masked, rtol=1e-4, atol=1e-6)
+
+
+def test_who_skips_a_block_is_decided_crop_by_crop_whatever_its_batch():
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(**TINY, drop_path=0.6, drop_path_rule="uniform")
+    images, drop = torch.rand(6, 3, 16, 16), torch.rand(6, 3)
+    kept = random_masking(torch.rand(6, 16), 0.75).kept
+    whole = model.encode(images, kept, drop)
+    parts = [model.encode(images[n::2], kept[n::2], drop[n::2]) for n in (0, 1)]
+    assert torch.allclose(whole[0::2], parts[0], atol=1e-6)
+    assert torch.allclose(whole[1::2], parts[1], atol=1e-6)
+
+
+def test_operations_fall_with_the_rate_of_stochastic_depth():
+    def flops(form, drop):
+        with torch.device("meta"):
+            model = MaskedAutoencoder(**TINY, drop_path=0.6, drop_path_rule="uniform")
+        model.to_empty(device="cpu")
+        model.drop_path_form = form
+        kept = torch.arange(4).repeat(8, 1)
+        with FlopCounterMode(display=False) as counter:
+            model.encode(torch.rand(8, 3, 16, 16), kept, drop)
+        return counter.get_total_flops()
+
+    # Of eight crops, two, four or six pass through every block.
+    some = [(torch.arange(8) < n).float()[:, None].expand(8, 3) for n in (8, 6, 4, 2)]
+    whole, *fewer = (flops("left_out", drop) for drop in some)
+    assert flops("masked", some[3]) == whole
+    saved = [whole - one for one in fewer]
+    assert saved == [saved[0], 2 * saved[0], 3 * saved[0]]
+    assert saved[0] > 0.19 * whole
+
+
+def test_low_rates_leave_nothing_out_for_it_would_not_pay():
+    assert blocks_saved(drop_rates(0.12, 5), "left_out") == pytest.approx(0.12)
+    assert blocks_saved(drop_rates(0.12, 5), "masked") == 0.0
+    assert blocks_saved(drop_rates(0.09, 4), "left_out") == 0.0
+
+
+def test_loss_stays_in_single_precision_under_bfloat16():
+    torch.manual_seed(0)
+    model = MaskedAutoencoder(**TINY, fourier="image")
+    images, noise = torch.rand(2, 3, 16, 16), torch.rand(2, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(images, noise)
+    assert {one.dtype for one in (out.loss, out.l2, out.fourier)} == {torch.float32}
+    # Recomputed outside of autocast from the same painted patches: the same to the last bit.
+    target = patchify(self_standardize(images), 4)
+    error = (out.prediction - target).square().mean(dim=-1)
+    assert out.l2 == (error * out.mask).sum() / out.mask.sum()
+    assert out.fourier == fourier_loss(
+        out.prediction, target, "image", mask_NL=out.mask, channels=3
+    )
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(np.uint8, 255.0), (np.uint16, 65535.0)])

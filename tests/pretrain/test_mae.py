@@ -13,6 +13,7 @@ from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.tables import read_table
 from phenopipe.pretrain.config import MaeKnobs
 from phenopipe.pretrain.flops import training_flops
+from phenopipe.pretrain.loop import Training
 from phenopipe.pretrain.mae import build_autoencoder, main
 from phenopipe.pretrain.reconstructions import hold_out
 
@@ -105,6 +106,31 @@ def test_killed_training_ends_with_the_same_weights(screen, tmp_path):
     assert whole == killed
     histories = [pl.read_parquet(tmp_path / n / "history.parquet") for n in ("whole", "killed")]
     assert histories[0].equals(histories[1])
+
+
+def test_a_resumed_training_leaves_the_same_crops_out(screen, tmp_path, monkeypatch):
+    knobs = {"drop_path": 0.6, "drop_path_rule": "uniform", "updates": 12}
+    main(command(screen, tmp_path / "whole", **knobs))
+    step = Training.step
+
+    def stopping(self, update, batch):
+        if update == 7:
+            raise KeyboardInterrupt
+        return step(self, update, batch)
+
+    flags = command(screen, tmp_path / "stopped", **knobs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            main(flags)
+    main(flags)
+    whole, stopped = (
+        (tmp_path / name / "encoder/model.safetensors").read_bytes()
+        for name in ("whole", "stopped")
+    )
+    assert whole == stopped
+    main(command(screen, tmp_path / "dense", updates=12))
+    assert (tmp_path / "dense/encoder/model.safetensors").read_bytes() != whole
 
 
 def test_trained_autoencoder_paints_better_than_the_mean(screen, tmp_path):
