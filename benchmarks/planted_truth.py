@@ -1,14 +1,17 @@
-"""Run the demo at three seeds, and its first stages with each correction switched off.
+"""Run the demo at three seeds, and each run again with one correction switched off.
 
     python benchmarks/planted_truth.py --cores 2 --work build/planted_truth
 
-Prints one Markdown table: a row a figure of the planted truth, a column a seed; then, for
-qc, alignment and arm correction, the figure that each of them is there for, on and off.
-Runs that are complete are not repeated.
+Prints Markdown tables: a row a figure of the planted truth, a column a seed; then, for qc,
+alignment and arm correction, the figure that each of them is there for, on and off. A
+switch starts from a copy of the whole run, so that only what follows from it is repeated;
+the first judge stands for the trained encoder there. Runs that are complete are not
+repeated.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +21,12 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
-# What is switched off, and the figure that it is there for.
+JUDGE = "mae-all"
+# What is switched off, and the figures that it is there for.
 SWITCHES = {
-    "qc": {"qc": {"wells": {"enabled": False}}},
-    "alignment": {"align": {"fit": {"method": "none"}}},
-    "arm correction": {"align": {"arms": {"enabled": False}}},
+    "qc": ({"qc": {"wells": {"enabled": False}}}, ("qc_recall",)),
+    "alignment": ({"align": {"fit": {"method": "none"}}}, ("apart_after",)),
+    "arm correction": ({"align": {"arms": {"enabled": False}}}, ("arm_bias_removed",)),
 }
 
 
@@ -31,24 +35,28 @@ def demo(seed):
     return {**yaml.safe_load((ROOT / "workflow_config.yaml").read_text()), "seed": seed}
 
 
-def without_training(config):
-    """Return the demo cut down to what the switches touch: no encoder is trained."""
-    kinds = ("timm", "pixels")
-    keep = {name: one for name, one in config["encoders"].items() if one["kind"] in kinds}
-    judge = next(name for name, one in keep.items() if one["kind"] == "timm")
-    screen = {name: one for name, one in config["screens"].items() if name == "simulated"}
+def only_judge(config):
+    """Return the demo cut down to its first judge: what a switch changes, and no more."""
+    encoders = {JUDGE: config["encoders"][JUDGE]}
+    benchmark = {**config["benchmarks"]["genome"], "encoders": [JUDGE]}
+    kept = ("screen", "manifests", "pairs", "recall", "encoders")
     return {
-        **config,
-        "screens": screen,
-        "encoders": keep,
-        "manifests": {"phenoprints": {"screens": ["simulated"], "judges": [judge]}},
-        "probes": {
-            name: {**one, "encoders": list(keep)} for name, one in config["probes"].items()
-        },
-        "benchmarks": {
-            name: {**one, "encoders": [judge]} for name, one in config["benchmarks"].items()
-        },
-        "report": {},
+        **{key: config[key] for key in ("seed", "undersample", "align")},
+        "screens": {"simulated": config["screens"]["simulated"]},
+        "encoders": encoders,
+        "manifests": {"all": config["manifests"]["all"]},
+        "benchmarks": {"genome": {k: v for k, v in benchmark.items() if k in kept}},
+        "pretrain": {"mae": config["pretrain"]["mae"]},
+        "report": {"truth": {"trained": JUDGE}},
+    }
+
+
+def only_qc(config):
+    """Return the demo cut down to its images and what qc says of them."""
+    return {
+        **{key: config[key] for key in ("seed", "undersample")},
+        "screens": {"simulated": config["screens"]["simulated"]},
+        "manifests": {"all": config["manifests"]["all"]},
     }
 
 
@@ -67,7 +75,7 @@ def run(config, folder, cores, target):
     """Run the workflow in a folder and return its planted-truth figures."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
     command = ["-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--configfile", path]
     command += ["--directory", folder, "--cores", cores, "--rerun-incomplete", target]
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -100,22 +108,27 @@ def main():
     parser.add_argument("--cores", default="2")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "planted_truth")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
-    parser.add_argument("--skip-demo", action="store_true", help="only the switches")
+    parser.add_argument("--only", choices=["demo", "switches"], help="leave out the rest")
     chosen = parser.parse_args()
     target = "results/report/truth.parquet"
-    if not chosen.skip_demo:
+    if chosen.only != "switches":
         runs = {
             f"seed {seed}": run(demo(seed), chosen.work / f"seed-{seed}", chosen.cores, target)
             for seed in chosen.seeds
         }
         print("## The demo\n\n" + table(runs), flush=True)
-    for seed in chosen.seeds:
-        lean = without_training(demo(seed))
-        runs = {"all on": run(lean, chosen.work / f"lean-{seed}", chosen.cores, target)}
-        for name, change in SWITCHES.items():
-            folder = chosen.work / f"lean-{seed}-no-{name.replace(' ', '-')}"
-            runs[f"no {name}"] = run(merged(lean, change), folder, chosen.cores, target)
-        print(f"\n## Switched off, seed {seed}, untrained encoder\n\n{table(runs)}", flush=True)
+    for seed in chosen.seeds if chosen.only != "demo" else ():
+        whole = chosen.work / f"seed-{seed}"
+        for name, (change, figures) in SWITCHES.items():
+            lean = (only_qc if name == "qc" else only_judge)(demo(seed))
+            runs = {}
+            for state, config in (("on", lean), ("off", merged(lean, change))):
+                folder = chosen.work / f"seed-{seed}-{name.replace(' ', '-')}-{state}"
+                if not folder.exists():
+                    shutil.copytree(whole, folder)
+                found = run(config, folder, chosen.cores, target)
+                runs[state] = found.filter(pl.col("metric").is_in(figures))
+            print(f"\n## {name}, seed {seed}\n\n{table(runs)}", flush=True)
 
 
 if __name__ == "__main__":

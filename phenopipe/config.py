@@ -44,16 +44,33 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "profiles": screen.ProfilesKnobs,
         "annotate": screen.AnnotateKnobs,
     },
-    "qc": {"images": qc.ImagesKnobs, "profiles": qc.ProfilesKnobs, "wells": qc.WellsKnobs},
+    "qc": {
+        "check": qc.CheckKnobs,
+        "images": qc.ImagesKnobs,
+        "profiles": qc.ProfilesKnobs,
+        "wells": qc.WellsKnobs,
+    },
     "undersample": {"wells": undersample.WellsKnobs},
     "embed": {
         "prepare": embed.PrepareKnobs,
         "wells": embed.WellsKnobs,
         "profiles": embed.ProfilesKnobs,
     },
-    "align": {"fit": align.FitKnobs, "apply": align.ApplyKnobs, "arms": align.ArmsKnobs},
+    "align": {
+        "moments": align.MomentsKnobs,
+        "fit": align.FitKnobs,
+        "middles": align.MiddlesKnobs,
+        "center": align.CenterKnobs,
+        "apply": align.ApplyKnobs,
+        "measure": align.MeasureKnobs,
+        "arms": align.ArmsKnobs,
+    },
     "consistency": {"pvalues": consistency.PvaluesKnobs},
-    "phenoprints": {"combine": phenoprints.CombineKnobs, "select": phenoprints.SelectKnobs},
+    "phenoprints": {
+        "combine": phenoprints.CombineKnobs,
+        "select": phenoprints.SelectKnobs,
+        "diversity": phenoprints.DiversityKnobs,
+    },
     "pretrain": {"mae": pretrain.MaeKnobs, "classifier": pretrain.ClassifierKnobs},
     "probe": {"blocks": probe.BlocksKnobs, "trim": probe.TrimKnobs},
     "benchmark": {
@@ -127,7 +144,7 @@ class WorkflowConfig(BaseModel):
         _refuse_unknown(kind, own, where)
         seed = {"seed": self.seed} if "seed" in kind.model_fields else {}
         try:
-            return kind.model_validate({**seed, **section, **own})
+            return kind.merged(seed, section, own)
         except ValidationError as error:
             raise UserError(describe(error, where or f"{stage}.{step}")) from None
 
@@ -217,6 +234,7 @@ def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:
     _check_names(config)
     _check_cycles(config)
     _check_knobs(config)
+    _check_starts(config)
     return config
 
 
@@ -255,6 +273,8 @@ def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
             section = {"manifest": "manifests", "screen": "screens", "of": "encoders"}
             value = getattr(encoder, key) or "nothing"
             yield f"encoders.{name}.{key}", section.get(key, "probes"), value
+        if encoder.initialize_from:
+            yield f"encoders.{name}.initialize_from", "encoders", encoder.initialize_from
     for name, manifest in config.manifests.items():
         for one in manifest.screens:
             yield f"manifests.{name}.screens", "screens", one
@@ -291,15 +311,41 @@ def _check_names(config: WorkflowConfig) -> None:
             )
 
 
+def _check_starts(config: WorkflowConfig) -> None:
+    """Refuse trainings that start from weights that cannot fit."""
+    for name, encoder in config.encoders.items():
+        if not encoder.initialize_from:
+            continue
+        where = f"encoders.{name}.initialize_from"
+        if STEP_OF_KIND.get(encoder.kind, ("", ""))[0] != "pretrain":
+            raise UserError(
+                f"{where}: kind {encoder.kind!r} is not trained, wanted no such key"
+            )
+        start = config.encoders[encoder.initialize_from]
+        if start.kind in ("pixels", "profiles"):
+            raise UserError(f"{where}: kind {start.kind!r} has no weights to start from")
+        if {encoder.kind, start.kind} <= {"mae", "ca_mae"}:
+            ours, theirs = (
+                config.knobs("pretrain", "mae", encoder=one).architecture  # type: ignore[attr-defined]
+                for one in (name, encoder.initialize_from)
+            )
+            for key, value in ours.items():
+                if theirs[key] != value:
+                    raise UserError(
+                        f"{where}: {encoder.initialize_from} has {key} {theirs[key]!r},"
+                        f" wanted {value!r} as here"
+                    )
+
+
 def _check_cycles(config: WorkflowConfig) -> None:
-    """Refuse encoders that learn from manifests that they judge themselves."""
+    """Refuse encoders that need themselves: as a judge of what they learn, or as a start."""
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             cycle = " -> ".join((*path[path.index(name) :], name))
             raise UserError(f"encoders.{name}: a cycle, {cycle}; wanted a judge trained before")
         encoder = config.encoders[name]
-        before = [encoder.of] if encoder.of else []
+        before = [one for one in (encoder.of, encoder.initialize_from) if one]
         if encoder.manifest:
             before += config.manifests[encoder.manifest].judges
         for one in before:

@@ -61,6 +61,9 @@ class Encoder(Entry):
     """Screen whose labels it learns (classifier)."""
     weights: str | None = None
     """File of weights (timm), or folder of an encoder (imported)."""
+    initialize_from: str | None = None
+    """Encoder of the same architecture whose weights training starts from (mae, ca_mae,
+    classifier)."""
     of: str | None = None
     """Encoder that is cut (trimmed)."""
     task: str | None = None
@@ -74,6 +77,9 @@ class Manifest(Strict):
     """Screens that it draws from; or, to freeze it, screens with their experiments."""
     judges: tuple[str, ...] = ()
     """Encoders whose p-values vote; without judges nothing is curated away."""
+    images: int | None = Field(default=None, ge=1)
+    """Images that it is expected to hold, for plans of trainings (pretrain.plan); the rest
+    of the workflow counts them itself."""
     undersample: Settings = Field(default_factory=dict)
     """Knobs of ``undersample.wells``."""
     phenoprints: Settings = Field(default_factory=dict)

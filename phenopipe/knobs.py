@@ -11,9 +11,9 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,14 +27,27 @@ class Knobs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    @classmethod
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out what one setting stands for, if it stands for others."""
+        return dict(settings)
+
+    @classmethod
+    def merged(cls, *layers: Mapping[str, Any]) -> Self:
+        """Check settings from several places; what a later one sets goes first."""
+        return cls.model_validate(
+            {k: v for one in layers for k, v in cls.expanded(one).items()}
+        )
+
     def as_flags(self) -> list[str]:
         """Write the settings as the flags that :func:`parse_step` reads."""
         flags: list[str] = []
         for name, value in self.model_dump(mode="json").items():
             if value is None and type(self).model_fields[name].default is None:
                 continue
-            # One word a knob, so that an empty text or a leading dash stays its value.
-            text = value if isinstance(value, str) else json.dumps(value)
+            # One word a knob, so that an empty text or a leading dash stays its value; keys
+            # sorted, so that their order in a file is no change that reruns a step.
+            text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             flags.append(f"{_flag(name)}={text}")
         return flags
 

@@ -68,6 +68,11 @@ class Wiring:
         fitted = [n for n in self.of_screen(screen) if not chosen or n["experiment"] in chosen]
         return fitted or self.of_screen(screen)
 
+    def of_centers(self, screen: str, **_: str) -> list[Names]:
+        """Experiments whose middles the transform needs: none if centres are of controls."""
+        wanted = getattr(self.config.knobs("align", "fit"), "centers_on_wells", False)
+        return self.of_fit(screen) if wanted else []
+
     def of_manifest(self, manifest: str, **_: str) -> list[Names]:
         """Experiments that a manifest draws from."""
         screens = self.config.manifests[manifest].screens
@@ -126,6 +131,11 @@ class Wiring:
         """The weights of an encoder that is not trained here."""
         return self.optional(self.config.encoders[encoder].weights)
 
+    def start(self, file: str, encoder: str) -> list[str]:
+        """One file of the folder of the encoder that a training starts from, if any."""
+        start = self.config.encoders[encoder].initialize_from
+        return [f"results/encoders/{start}/{file}"] if start else []
+
     @functools.cached_property
     def runs(self) -> dict[str, list[Names]]:
         """Every set of names of a whole run, by the stage or part that it belongs to."""
@@ -182,6 +192,7 @@ class Wiring:
         reconstructed = [
             n for n in runs["trained"] if config.encoders[n["encoder"]].kind != "classifier"
         ]
+        with_judges = [n for n in runs["manifests"] if config.manifests[n["manifest"]].judges]
         armed = [n for n in runs["benchmarks"] if self.has_genes(n["screen"])]
         with_test = {
             test: [
@@ -194,6 +205,7 @@ class Wiring:
             "images": _fill(SCREEN + "images.parquet", experiments),
             "pixels": _fill(SCREEN + "images.zarr", self.imaged(experiments)),
             "truth": _fill(SCREEN + "truth.parquet", simulated),
+            "defects": _fill("results/qc/{screen}/defects.parquet", runs["screens"]),
             "metrics": _fill(QC + "metrics.parquet", experiments),
             "flags": _fill(QC + "wells.parquet", experiments),
             "undersampled": _fill(
@@ -201,11 +213,14 @@ class Wiring:
             ),
             "embeddings": _fill(EMBED, runs["embedded"]),
             "aligned": _fill(ALIGNED, runs["aligned"]),
+            "controls": _fill(ALIGN + "controls.parquet", runs["aligned"]),
+            "measures": _fill(ALIGN + "measures.parquet", runs["aligned"]),
             "arms": _fill(ALIGN + "arms.parquet", _unique(armed)),
             "pvalues": _fill(PVALUES, runs["judged"]),
             "combined": _fill(PHENOPRINTS + "pvalues.parquet", runs["manifests"]),
             "manifests": _fill(PHENOPRINTS + "manifest.parquet", runs["manifests"]),
             "funnels": _fill(PHENOPRINTS + "funnel.json", runs["manifests"]),
+            "diversity": _fill(PHENOPRINTS + "diversity.parquet", with_judges),
             "histories": _fill(PRETRAIN + "history.parquet", runs["trained"]),
             "reconstructions": _fill(PRETRAIN + "reconstructions.npz", reconstructed),
             "blocks": _fill(PROBE + "blocks.parquet", runs["probes"]),
@@ -262,12 +277,12 @@ class Wiring:
 
 TARGETS: dict[str, tuple[str, ...]] = {
     "screen": ("wells", "images", "pixels"),
-    "qc": ("metrics", "flags"),
+    "qc": ("defects", "metrics", "flags"),
     "undersample": ("undersampled",),
     "embed": ("embeddings",),
-    "align": ("aligned", "arms"),
+    "align": ("aligned", "controls", "measures", "arms"),
     "consistency": ("pvalues",),
-    "phenoprints": ("combined", "manifests", "funnels"),
+    "phenoprints": ("combined", "manifests", "funnels", "diversity"),
     "pretrain": ("histories",),
     "probe": ("blocks", "best"),
     "benchmark": ("maps", "neighbours", *TESTS),

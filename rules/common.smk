@@ -44,7 +44,9 @@ def _filler(method):
     ]
 
 
+of_screen = _filler(WIRING.of_screen)
 of_fit = _filler(WIRING.of_fit)
+of_centers = _filler(WIRING.of_centers)
 of_manifest = _filler(WIRING.of_manifest)
 of_judges = _filler(WIRING.of_judges)
 of_encoder = _filler(WIRING.of_encoder)
@@ -65,6 +67,11 @@ def annotation(name):
 def weights(wildcards):
     """The file of weights that an encoder starts from, if it names one."""
     return WIRING.weights(**wildcards)
+
+
+def start(file):
+    """One file of the folder of the encoder that a training starts from, if it names one."""
+    return lambda wildcards: WIRING.start(file, **wildcards)
 
 
 def manifest_of_encoder(wildcards):

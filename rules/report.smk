@@ -60,9 +60,11 @@ rule report_page:
         wells=of_page("wells"),
         images=of_page("images"),
         pixels=of_page("pixels"),
+        defects=of_page("defects"),
         metrics=of_page("metrics"),
         flags=of_page("flags"),
         funnels=of_page("funnels"),
+        diversity=of_page("diversity"),
         manifests=of_page("manifests"),
         combined=of_page("combined"),
         pvalues=of_page("pvalues"),
@@ -70,6 +72,8 @@ rule report_page:
         reconstructions=of_page("reconstructions"),
         embeddings=of_page("embeddings"),
         aligned=of_page("aligned"),
+        controls=of_page("controls"),
+        measures=of_page("measures"),
         blocks=of_page("blocks"),
         best=of_page("best"),
         neighbours=of_page("neighbours"),
@@ -100,9 +104,11 @@ rule report_page:
             --wells {input.wells:q} \
             --images {input.images:q} \
             --pixels {input.pixels:q} \
+            --defects {input.defects:q} \
             --metrics {input.metrics:q} \
             --flags {input.flags:q} \
             --funnels {input.funnels:q} \
+            --diversity {input.diversity:q} \
             --manifests {input.manifests:q} \
             --combined {input.combined:q} \
             --pvalues {input.pvalues:q} \
@@ -110,6 +116,8 @@ rule report_page:
             --reconstructions {input.reconstructions:q} \
             --embeddings {input.embeddings:q} \
             --aligned {input.aligned:q} \
+            --controls {input.controls:q} \
+            --measures {input.measures:q} \
             --blocks {input.blocks:q} \
             --best {input.best:q} \
             --neighbours {input.neighbours:q} \

@@ -23,6 +23,7 @@ rule screen_simulate:
         "logs/benchmarks/screen/simulate/{screen}/{experiment}.tsv"
     wildcard_constraints:
         screen=screens_of("simulated"),
+    priority: 100
     conda:
         "../envs/phenopipe.yaml"
     threads: 1
@@ -59,6 +60,7 @@ rule screen_images:
         "logs/benchmarks/screen/images/{screen}/{experiment}.tsv"
     wildcard_constraints:
         screen=screens_of("images"),
+    priority: 100
     conda:
         "../envs/phenopipe.yaml"
     threads: 2
@@ -95,6 +97,7 @@ rule screen_profiles:
         "logs/benchmarks/screen/profiles/{screen}/{experiment}.tsv"
     wildcard_constraints:
         screen=screens_of("profiles"),
+    priority: 100
     conda:
         "../envs/phenopipe.yaml"
     threads: 1

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from phenopipe.align import fit
+from phenopipe.align import fit, moments
 from phenopipe.formats.embeddings import write_embeddings
 from phenopipe.formats.qc import read_qc_wells
 from phenopipe.qc import images as qc_images
@@ -247,7 +247,10 @@ def test_an_experiment_without_controls_is_refused_by_name(plate):
     write_embeddings(out / "e.zarr", x_WBD, ids, **store)
     files = ["--embeddings", str(out / "e.zarr"), "--wells", str(out / "qc.parquet")]
     names = ["--screen", "own", "--encoder", "any"]
-    said = complaint(fit.main, [*files, "--transform", str(out / "t.npz"), *names])
+    gathered = ["--moments", str(out / "m.npz")]
+    assert not complaint(moments.main, [*files, *names, "--experiment", "e1", *gathered])
+    made = ["--axes", str(out / "t.npz"), "--controls", str(out / "c.parquet")]
+    said = complaint(fit.main, [*gathered, *made, *names])
     assert said.startswith("error: ") and "\n" not in said
     assert "experiment e1 has 0 wells of role negative_control" in said
     assert not (out / "t.npz").exists()

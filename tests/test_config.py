@@ -20,12 +20,18 @@ DEMO = yaml.safe_load((ROOT / "workflow_config.yaml").read_text())
 DEPARTURES = {
     "align.fit.center_on": "wells",
     "align.fit.n_components": 32,
-    "undersample.wells.min_wells": 12,
+    "align.moments.holdout": 0.33,
+    "undersample.wells.min_wells": 16,
     "pretrain.mae.crop": 32,
     "pretrain.mae.patch": 4,
+    "pretrain.mae.dim": 64,
+    "pretrain.mae.depth": 4,
     "pretrain.mae.layer_scale": 0.1,
+    "pretrain.mae.decoder_dim": 48,
     "pretrain.mae.decoder_depth": 1,
-    "pretrain.mae.updates": 1000,
+    "pretrain.mae.decoder_heads": 4,
+    "pretrain.mae.updates": 4000,
+    "pretrain.mae.batch": 8,
     "pretrain.classifier.updates": 400,
 }
 
@@ -120,6 +126,93 @@ def test_a_cycle_is_named():
         )
     )
     assert "own -> own" in told
+
+
+def test_a_cycle_of_starts_is_named():
+    encoders = {
+        "a": {"kind": "mae", "manifest": "all", "initialize_from": "b"},
+        "b": {"kind": "mae", "manifest": "all", "initialize_from": "a"},
+    }
+    assert "a -> b -> a" in refused(changed(encoders=encoders))
+    # Through a manifest that the starting encoder judges.
+    encoders = {"own": {"kind": "mae", "manifest": "m", "initialize_from": "trimmed-own"}}
+    encoders["trimmed-own"] = {"kind": "mae", "manifest": "n"}
+    manifests = {"m": {"screens": ["simulated"]}, "n": {"screens": ["simulated"]}}
+    manifests["n"]["judges"] = ["own"]
+    assert "a cycle" in refused(changed(encoders=encoders, manifests=manifests))
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (
+            {"kind": "mae", "manifest": "all", "initialize_from": "none"},
+            "wanted one of encoders",
+        ),
+        ({"kind": "mae", "manifest": "all", "initialize_from": "pixels"}, "has no weights"),
+        ({"kind": "pixels", "initialize_from": "mae"}, "kind 'pixels' is not trained"),
+        (
+            {"kind": "mae", "manifest": "all", "depth": 7, "initialize_from": "mae"},
+            "mae has depth 4, wanted 7 as here",
+        ),
+        (
+            {"kind": "ca_mae", "manifest": "all", "initialize_from": "mae"},
+            "mae has channel_agnostic False, wanted True",
+        ),
+    ],
+)
+def test_a_start_that_cannot_fit_is_refused(entry, told):
+    config = changed(encoders={**DEMO["encoders"], "warm": entry})
+    message = refused(config)
+    assert message.startswith("encoders.warm.initialize_from: ") and told in message
+
+
+def test_a_warm_start_waits_for_the_folder_of_its_encoder():
+    warm = {"kind": "mae", "manifest": "all", "initialize_from": "mae"}
+    config = load_config(changed(encoders={**DEMO["encoders"], "warm": warm}))
+    wiring = Wiring(config, ROOT)
+    for file in ("model.safetensors", "config.json"):
+        assert wiring.start(file, encoder="warm") == [f"results/encoders/mae/{file}"]
+        assert wiring.start(file, encoder="mae") == []
+
+
+def test_a_preset_of_an_entry_goes_before_a_section_and_its_own_keys_before_it():
+    own = {"kind": "mae", "manifest": "all", "preset": "L/8", "heads": 8}
+    config = load_config(changed(encoders={**DEMO["encoders"], "own": own}))
+    knobs = config.knobs("pretrain", "mae", encoder="own")
+    assert (knobs.dim, knobs.heads, knobs.lr) == (1024, 8, 3e-5)
+    # What the preset does not say comes from the section, as for any encoder.
+    assert knobs.updates == DEMO["pretrain"]["mae"]["updates"]
+    wrong = {"kind": "mae", "manifest": "all", "preset": "CA-S/16"}
+    told = refused(changed(encoders={**DEMO["encoders"], "own": wrong}))
+    assert told.startswith("encoders.own.preset: ") and "wanted kind ca_mae" in told
+
+
+def test_paper_chain_is_wired_from_all_images_to_the_report():
+    config = load_config(yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text()))
+    wiring = Wiring(config, ROOT)
+    judges = {names["encoder"] for names in wiring.of_judges("phenoprints16m")}
+    assert judges == {"mae_l8_rpi93m", "wsl"}
+    # Table 5, and section 3.2 for the first model.
+    table = {
+        "mae_l8_rpi93m": (40, 16384, 3e-5, 0.3),
+        "mae_l8": (500, 16384, 3e-5, 0.3),
+        "mae_g8": (500, 8192, 3e-5, 0.6),
+        "ca_mae_s16": (100, 2048, 1e-4, 0.1),
+    }
+    for name, expected in table.items():
+        knobs = config.knobs("pretrain", "mae", encoder=name)
+        assert (knobs.epochs, knobs.batch, knobs.lr, knobs.drop_path) == expected, name
+        assert (knobs.mask_ratio, knobs.betas, knobs.weight_decay) == (0.75, (0.9, 0.95), 0.05)
+        assert (knobs.crop, knobs.warmup, knobs.flips, knobs.fourier_weight) == (
+            256,
+            0.1,
+            True,
+            0.01,
+        )
+        assert f"results/pretrain/{name}/history.parquet" in wiring.targets("pretrain")
+    for stage in ("screen", "qc", "embed", "align", "probe", "benchmark"):
+        assert wiring.targets(stage)
 
 
 def test_training_and_testing_on_one_experiment_is_refused():

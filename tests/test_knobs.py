@@ -27,6 +27,11 @@ def test_flags_read_back_as_the_same_knobs():
     assert parse_step(Example, argv=knobs.as_flags())[1] == knobs
 
 
+def test_the_order_of_keys_changes_no_flag():
+    one, other = ({"b": [2], "a": [1]}, {"a": [1], "b": [2]})
+    assert Example(where=one).as_flags() == Example(where=other).as_flags()
+
+
 @given(
     st.builds(
         Example,

@@ -121,12 +121,13 @@ def test_a_new_experiment_reruns_its_own_jobs_and_the_aggregates(home, work):
         ("qc_wells", "c-1", None),
     } <= jobs
     for rule, experiment, encoder in jobs:
-        if rule.startswith(("screen_simulate", "qc_")):
+        if rule.startswith(("screen_simulate", "qc_")) and rule != "qc_check":
             assert experiment == "c-1", (rule, experiment)
         if rule == "embed_wells" and encoder in unchanged:
             assert experiment == "c-1", (rule, experiment, encoder)
     rules = {rule for rule, _, _ in jobs}
-    assert {"undersample_wells", "align_fit", "phenoprints_select", "report_page"} <= rules
+    assert {"qc_check", "undersample_wells", "align_fit"} <= rules
+    assert {"phenoprints_select", "report_page"} <= rules
     assert "embed_prepare" not in rules and "screen_annotate" not in rules
 
 
@@ -145,7 +146,7 @@ def test_with_transform_and_manifest_frozen_only_its_own_jobs_run(home, work, tm
     snakemake(home, tmp_path, frozen, "all", "--touch")
     assert planned(home, tmp_path, frozen) == set()
     for rule, experiment, _ in planned(home, tmp_path, with_new_experiment(frozen)):
-        final = rule.startswith(("benchmark_", "report_")) or rule == "all"
+        final = rule.startswith(("benchmark_", "report_")) or rule in ("all", "qc_check")
         assert final or experiment == "c-1", (rule, experiment)
 
 
