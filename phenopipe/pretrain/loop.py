@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import torch
-from timm.optim import Lion
 from torch import Tensor, nn
 
 from phenopipe.errors import UserError
 from phenopipe.pretrain.config import TrainingKnobs
+from phenopipe.pretrain.lion import Lion
 from phenopipe.pretrain.states import States
 from phenopipe.pretrain.stream import Batch, CropStream
 from phenopipe.seeds import generator
