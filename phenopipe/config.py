@@ -79,6 +79,7 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "replicates": benchmark.ReplicatesKnobs,
         "magnitude": benchmark.MagnitudeKnobs,
         "compounds": benchmark.CompoundsKnobs,
+        "arms": benchmark.ArmBiasKnobs,
     },
     "report": {"truth": report.TruthKnobs, "page": report.PageKnobs},
 }
@@ -300,6 +301,13 @@ def _check_names(config: WorkflowConfig) -> None:
                     raise UserError(
                         f"manifests.{name}.screens.{one}: unknown experiments {sorted(unknown)}"
                     )
+    for name, one_test in config.benchmarks.items():
+        judged = (one_test.recall or {}).get("manifest")
+        if judged is not None and judged not in config.manifests:
+            raise UserError(
+                f"benchmarks.{name}.recall.manifest: found {judged!r}, wanted one of"
+                f" manifests: {list(config.manifests)}"
+            )
     for name, encoder in config.encoders.items():
         if (
             encoder.kind == "trimmed"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Settings = dict[str, Any]
 Names = dict[str, str]
 
-TESTS = ("recall", "replicates", "magnitude", "compounds")
+TESTS = ("recall", "replicates", "magnitude", "compounds", "arms")
 
 
 class Entry(BaseModel):
@@ -116,6 +116,8 @@ class Benchmark(Strict):
     """Knobs of ``benchmark.magnitude``."""
     compounds: Settings | None = None
     """Knobs of ``benchmark.compounds``."""
+    arms: Settings | None = None
+    """Knobs of ``benchmark.arms``; the screen needs a table of genes."""
 
     @property
     def tests(self) -> list[str]:

@@ -114,6 +114,18 @@ class Wiring:
         known = self.has_genes(screen)
         return [ALIGN.format(screen=screen, encoder=encoder) + "arms.parquet"] if known else []
 
+    def known_genes(self, benchmark: str, **_: str) -> list[str]:
+        """The table of genes of a benchmark's screen, if there is one."""
+        screen = self.config.benchmarks[benchmark].screen
+        return [f"results/screen/{screen}/genes.parquet"] if self.has_genes(screen) else []
+
+    def combined(self, benchmark: str, **_: str) -> list[str]:
+        """The p-values that say which genes have a phenoprint, if recall asks for them."""
+        knobs = self.config.knobs("benchmark", "recall", benchmark=benchmark)
+        manifest = getattr(knobs, "manifest", None)
+        path = PHENOPRINTS + "pvalues.parquet"
+        return [path.format(manifest=manifest)] if manifest else []
+
     def has_genes(self, screen: str) -> bool:
         """Whether the chromosome arms of a screen's genes are known."""
         one = self.config.screens[screen]
@@ -232,12 +244,15 @@ class Wiring:
             "replicates_pairs": _fill(
                 BENCHMARK + "replicates_pairs.parquet", with_test["replicates"]
             ),
+            "replicates_matches": _fill(
+                BENCHMARK + "replicates_matches.parquet", with_test["replicates"]
+            ),
             "magnitude_perturbations": _fill(
                 BENCHMARK + "magnitude_perturbations.parquet", with_test["magnitude"]
             ),
         }
         for test, names in with_test.items():
-            made[test] = _fill(BENCHMARK + f"{test}.parquet", names)
+            made[OUTPUT_OF.get(test, test)] = _fill(BENCHMARK + f"{test}.parquet", names)
         return made
 
     def files(self, kind: str) -> list[str]:
@@ -275,6 +290,8 @@ class Wiring:
         return sorted({path for kind in TARGETS[stage] for path in self.made[kind]})
 
 
+# The offsets of arms are a file of the stage align.
+OUTPUT_OF = {"arms": "arm_bias"}
 TARGETS: dict[str, tuple[str, ...]] = {
     "screen": ("wells", "images", "pixels"),
     "qc": ("defects", "metrics", "flags"),
@@ -285,7 +302,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "phenoprints": ("combined", "manifests", "funnels", "diversity"),
     "pretrain": ("histories",),
     "probe": ("blocks", "best"),
-    "benchmark": ("maps", "neighbours", *TESTS),
+    "benchmark": ("maps", "neighbours", *(OUTPUT_OF.get(test, test) for test in TESTS)),
     "report": (),
 }
 

@@ -3,7 +3,8 @@ Stage benchmark: how good is the map?
 
     in     results/align/{screen}/{encoder}/{experiment}/embeddings.parquet, arms.parquet
     out    results/benchmark/{benchmark}/{encoder}/map.parquet, neighbours.parquet,
-           recall.parquet, replicates.parquet, magnitude.parquet, compounds.parquet
+           recall.parquet, replicates.parquet, magnitude.parquet, compounds.parquet,
+           arms.parquet
     code   phenopipe/benchmark
     paper  5, 6, A.6, A.7, A.10, A.11
 """
@@ -14,6 +15,7 @@ rule benchmark_aggregate:
     input:
         aligned=of_benchmark("results/align/{screen}/{encoder}/{experiment}/embeddings.parquet"),
         arms=arms,
+        genes=known_genes,
     output:
         map="results/benchmark/{benchmark}/{encoder}/map.parquet",
         neighbours="results/benchmark/{benchmark}/{encoder}/neighbours.parquet",
@@ -35,6 +37,7 @@ rule benchmark_aggregate:
         python -m phenopipe.benchmark.aggregate \
             --aligned {input.aligned:q} \
             --arms {input.arms:q} \
+            --genes {input.genes:q} \
             --map {output.map:q} \
             --neighbours {output.neighbours:q} \
             --benchmark {wildcards.benchmark:q} \
@@ -48,6 +51,8 @@ rule benchmark_recall:
     input:
         map="results/benchmark/{benchmark}/{encoder}/map.parquet",
         pairs=pairs,
+        genes=known_genes,
+        combined=combined,
     output:
         recall="results/benchmark/{benchmark}/{encoder}/recall.parquet",
         recall_pairs="results/benchmark/{benchmark}/{encoder}/recall_pairs.parquet",
@@ -69,6 +74,8 @@ rule benchmark_recall:
         python -m phenopipe.benchmark.recall \
             --map {input.map:q} \
             --pairs {input.pairs:q} \
+            --genes {input.genes:q} \
+            --combined {input.combined:q} \
             --recall {output.recall:q} \
             --recall-pairs {output.recall_pairs:q} \
             --benchmark {wildcards.benchmark:q} \
@@ -82,9 +89,11 @@ rule benchmark_replicates:
     input:
         aligned=of_benchmark("results/align/{screen}/{encoder}/{experiment}/embeddings.parquet"),
         arms=arms,
+        genes=known_genes,
     output:
         replicates="results/benchmark/{benchmark}/{encoder}/replicates.parquet",
         replicates_pairs="results/benchmark/{benchmark}/{encoder}/replicates_pairs.parquet",
+        replicates_matches="results/benchmark/{benchmark}/{encoder}/replicates_matches.parquet",
     log:
         "logs/benchmark/replicates/{benchmark}/{encoder}.log",
     benchmark:
@@ -103,8 +112,10 @@ rule benchmark_replicates:
         python -m phenopipe.benchmark.replicates \
             --aligned {input.aligned:q} \
             --arms {input.arms:q} \
+            --genes {input.genes:q} \
             --replicates {output.replicates:q} \
             --replicates-pairs {output.replicates_pairs:q} \
+            --replicates-matches {output.replicates_matches:q} \
             --benchmark {wildcards.benchmark:q} \
             --encoder {wildcards.encoder:q} \
             {params.knobs:q} &>{log:q}
@@ -173,6 +184,38 @@ rule benchmark_compounds:
             --arms {input.arms:q} \
             --interactions {input.interactions:q} \
             --compounds {output.compounds:q} \
+            --benchmark {wildcards.benchmark:q} \
+            --encoder {wildcards.encoder:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule benchmark_arms:
+    """Whether knockouts on one chromosome arm are alike, before and after correction."""
+    input:
+        aligned=of_benchmark("results/align/{screen}/{encoder}/{experiment}/embeddings.parquet"),
+        arms=arms,
+    output:
+        bias="results/benchmark/{benchmark}/{encoder}/arms.parquet",
+    log:
+        "logs/benchmark/arms/{benchmark}/{encoder}.log",
+    benchmark:
+        "logs/benchmarks/benchmark/arms/{benchmark}/{encoder}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        knobs=knobs("benchmark", "arms"),
+        source=source("benchmark"),
+    shell:
+        """
+        python -m phenopipe.benchmark.arms \
+            --aligned {input.aligned:q} \
+            --arms {input.arms:q} \
+            --bias {output.bias:q} \
             --benchmark {wildcards.benchmark:q} \
             --encoder {wildcards.encoder:q} \
             {params.knobs:q} &>{log:q}

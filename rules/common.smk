@@ -101,6 +101,16 @@ def arms(wildcards):
     return WIRING.arms(**wildcards)
 
 
+def known_genes(wildcards):
+    """The screen's table of genes with their arms and expression, if there is one."""
+    return WIRING.known_genes(**wildcards)
+
+
+def combined(wildcards):
+    """The p-values that say which genes have a phenoprint, if recall asks for them."""
+    return WIRING.combined(**wildcards)
+
+
 def known_interactions(wildcards):
     """The screen's table of compounds and their target genes."""
     screen = CONFIG.benchmarks[wildcards.benchmark].screen

@@ -3,20 +3,23 @@
 Shape suffixes: N replicates, W wells, G rows of the map, D features, K neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.benchmark.config import AggregateKnobs
-from phenopipe.benchmark.treated import Floats, Treated, read_treated, unit_rows
+from phenopipe.benchmark.means import Means, group_means, groups_of
+from phenopipe.benchmark.treated import Floats, Treated, TreatedFiles, unit_rows
+from phenopipe.chromosomes import arm_offsets
+from phenopipe.errors import UserError
 from phenopipe.formats.arms import ARMS
+from phenopipe.formats.genes import GENES
 from phenopipe.formats.maps import MAP, NEIGHBOURS
 from phenopipe.formats.tables import read_table, write_table
 from phenopipe.knobs import parse_step, run_step
 
-ROWS_A_PASS = 65_536
 GENETIC = ("knockout", "sirna")
 # Controls mark the origin; positive controls are on the map like any perturbation.
 ROLES = ("perturbation", "positive_control")
@@ -50,50 +53,15 @@ def spherical_mean(x_ND: Floats) -> NDArray[np.float64]:
     return mean_D
 
 
-def group_means(
-    x_WD: Floats, group_W: NDArray[np.integer], n_groups: int, *, unit: bool = True
-) -> NDArray[np.float64]:
-    """Mean of each group's rows, made unit vectors first unless told otherwise.
-
-    Parameters
-    ----------
-    x_WD : float array of shape (n_wells, n_features)
-        Embeddings.
-    group_W : int array of shape (n_wells,)
-        Group of each row, from 0; every group has a row.
-    n_groups : int
-        Number of groups.
-    unit : bool
-        Whether rows are scaled to length one first.
-
-    Returns
-    -------
-    float array of shape (n_groups, n_features)
-        Sums are kept in double precision; wells pass in portions, so that memory does not
-        grow with their number.
-    """
-    sum_GD = np.zeros((n_groups, x_WD.shape[1]))
-    order_W = np.argsort(group_W, kind="stable")
-    for start in range(0, len(order_W), ROWS_A_PASS):
-        rows = order_W[start : start + ROWS_A_PASS]
-        x_PD = unit_rows(x_WD[rows]) if unit else x_WD[rows].astype(np.float64)
-        group_P = group_W[rows]
-        first = np.flatnonzero(np.diff(group_P, prepend=-1))
-        sum_GD[group_P[first]] += np.add.reduceat(x_PD, first, axis=0)
-    counts_G = np.bincount(group_W, minlength=n_groups)
-    assert counts_G.min() > 0, "a group without rows"
-    return sum_GD / counts_G[:, None]
-
-
 def aggregate_wells(
-    treated: Treated, *, aggregation: str = "spherical", level: str = "gene"
+    treated: Treated | Iterable[Treated], *, aggregation: str = "spherical", level: str = "gene"
 ) -> pl.DataFrame:
     """Make the map: one row a gene (or guide) and one a compound dose.
 
     Parameters
     ----------
-    treated : Treated
-        Wells with the origin at the negative controls.
+    treated : Treated, or several
+        Wells with the origin at the negative controls; all, or an experiment at a time.
     aggregation : {"spherical", "mean", "guide_then_gene"}
         How wells become one embedding.
     level : {"gene", "guide"}
@@ -109,6 +77,23 @@ def aggregate_wells(
     Paper A.6 takes the spherical mean over all replicates of a perturbation. A knockout
     without a known gene stands for itself.
     """
+    twice = aggregation == "guide_then_gene"
+    keys = (*ENTITY, "perturbation") if twice else ENTITY
+    means = Means(keys, unit=aggregation != "mean")
+    for part in [treated] if isinstance(treated, Treated) else treated:
+        wells, x_WD = _on_the_map(part, level)
+        means.add(wells, x_WD)
+    rows, x_GD = means.result()
+    if twice:
+        rows, group_U = groups_of(rows, ENTITY)
+        x_GD = group_means(x_GD, group_U, rows.height)
+    width = x_GD.shape[1]
+    embedding = pl.Series("embedding", x_GD.astype(np.float32), pl.Array(pl.Float32, width))
+    return rows.with_columns(embedding, pl.col("n_wells").cast(pl.Int32))
+
+
+def _on_the_map(treated: Treated, level: str) -> tuple[pl.DataFrame, Floats]:
+    """Wells that go on the map, with the ``entity`` that each belongs to."""
     treated = treated.take(
         treated.wells["role"].is_in(ROLES) & treated.wells["perturbation"].is_not_null()
     )
@@ -119,28 +104,36 @@ def aggregate_wells(
             .then(pl.coalesce("gene", "perturbation"))
             .otherwise(name)
         )
-    wells = treated.wells.with_columns(entity=name)
-    if aggregation == "guide_then_gene":
-        guides, x_UD = _means(wells, treated.x_WD, (*ENTITY, "perturbation"), unit=True)
-        rows, x_GD = _means(guides, x_UD, ENTITY, unit=True)
-    else:
-        rows, x_GD = _means(wells, treated.x_WD, ENTITY, unit=aggregation == "spherical")
-    width = x_GD.shape[1]
-    embedding = pl.Series("embedding", x_GD.astype(np.float32), pl.Array(pl.Float32, width))
-    return rows.with_columns(embedding, pl.col("n_wells").cast(pl.Int32))
+    return treated.wells.with_columns(entity=name), treated.x_WD
 
 
-def _means(
-    wells: pl.DataFrame, x_WD: Floats, keys: Sequence[str], *, unit: bool
-) -> tuple[pl.DataFrame, NDArray[np.float64]]:
-    """Means over wells that share the keys; rows come sorted by the keys."""
-    count = pl.col("n_wells").sum() if "n_wells" in wells.columns else pl.len()
-    rows = wells.group_by(keys).agg(n_wells=count).sort(keys).with_row_index("group")
-    group_W = wells.join(rows, on=keys, how="left", nulls_equal=True, maintain_order="left")[
-        "group"
-    ].to_numpy()
-    x_GD = group_means(x_WD, group_W, rows.height, unit=unit)
-    return rows.drop("group"), x_GD
+def correct_map(
+    table: pl.DataFrame, genes: pl.DataFrame, knobs: AggregateKnobs
+) -> pl.DataFrame:
+    """Take off the map what chromosome arms add: the public reference's form.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The map format, of wells that were not corrected.
+    genes : DataFrame
+        The genes format: ``gene, arm, expression``.
+    knobs : AggregateKnobs
+        Which genes count as unexpressed, and how many an arm must have.
+    """
+    known = table.select("entity", "kind").join(
+        genes, left_on="entity", right_on="gene", how="left", maintain_order="left"
+    )
+    cut = pl.col("kind") == "knockout"
+    quiet = (cut & (pl.col("expression") < knobs.max_expression)).fill_null(value=False)
+    arm_G = known.select(pl.when(cut).then("arm"))["arm"].to_list()
+    x_GD = table["embedding"].to_numpy()
+    offset_GD, is_corrected_G = arm_offsets(
+        x_GD, arm_G, known.select(quiet).to_series().to_list(), min_genes=knobs.min_genes
+    )
+    print(f"arms corrected on the map: {is_corrected_G.sum()} of {table.height} rows")
+    corrected = pl.Series((x_GD - offset_GD).astype(np.float32), dtype=table["embedding"].dtype)
+    return table.with_columns(embedding=corrected)
 
 
 def nearest_neighbours(table: pl.DataFrame, k: int) -> pl.DataFrame:
@@ -197,16 +190,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``benchmark_aggregate``."""
     files, knobs = parse_step(
         AggregateKnobs,
-        inputs=["aligned*", "arms?"],
+        inputs=["aligned*", "arms?", "genes?"],
         outputs=["map", "neighbours"],
         names=["benchmark", "encoder"],
         doc=__doc__,
         argv=argv,
     )
-    arms = read_table(files.arms, ARMS) if files.arms else None
-    treated = read_treated(files.aligned, arms, knobs)
+    on_map = knobs.arms_on == "map"
+    if on_map and not files.genes:
+        raise UserError("arms_on: map, but the screen has no table of genes")
+    arms = read_table(files.arms, ARMS) if files.arms and not on_map else None
+    if arms is not None:
+        told = arms.filter("corrected")
+        print(f"arms corrected: {told['arm'].n_unique()}, with {told.height} genes")
+    treated = TreatedFiles(files.aligned, arms, knobs)
     table = aggregate_wells(treated, aggregation=knobs.aggregation, level=knobs.level)
-    print(f"map: {table.height} rows of {treated.wells.height} wells")
+    if on_map:
+        table = correct_map(table, read_table(files.genes, GENES), knobs)
+    print(f"map: {table.height} rows of {table['n_wells'].sum()} wells")
     stamp = {**files.stamp, **treated.facts}
     write_table(files.map, table, MAP, stamp)
     neighbours = nearest_neighbours(table, knobs.nearest)

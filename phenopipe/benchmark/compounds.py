@@ -20,7 +20,7 @@ from phenopipe.benchmark.affinity import (
 )
 from phenopipe.benchmark.aggregate import aggregate_wells
 from phenopipe.benchmark.config import CompoundsKnobs
-from phenopipe.benchmark.treated import Floats, read_treated
+from phenopipe.benchmark.treated import Floats, TreatedFiles
 from phenopipe.errors import UserError
 from phenopipe.formats.arms import ARMS
 from phenopipe.formats.genes import INTERACTIONS
@@ -145,18 +145,18 @@ def ask(
 
 
 def average_precision(score_KN: Floats, n_active: int) -> NDArray[np.float64]:
-    """Average precision of each row of scores; the first ``n_active`` columns are active.
+    """Average precision of each ranking; the first ``n_active`` items are active.
 
     Parameters
     ----------
-    score_KN : float array of shape (n_rankings, n_items)
+    score_KN : float array of shape (..., n_items)
         Larger ranks higher; items whose score is not a number are not ranked.
     n_active : int
-        Columns that ought to rank high.
+        Items that ought to rank high.
 
     Returns
     -------
-    float array of shape (n_rankings,)
+    float array of the shape without its last axis
         NaN where no active item is ranked.
 
     Notes
@@ -169,15 +169,16 @@ def average_precision(score_KN: Floats, n_active: int) -> NDArray[np.float64]:
     >>> average_precision(np.array([[0.9, 0.2, 0.5, 0.1]]), 2).round(3)
     array([0.833])
     """
-    score_KP = score_KN[:, :n_active]
-    above_KPN = score_KN[:, None, :] >= score_KP[:, :, None]
-    hits_KP = above_KPN[:, :, :n_active].sum(axis=2)
-    all_KP = above_KPN.sum(axis=2)
-    ranked_KP = ~np.isnan(score_KP)
-    precision_KP = np.divide(hits_KP, all_KP, out=np.zeros(score_KP.shape), where=ranked_KP)
-    n_ranked_K = ranked_KP.sum(axis=1)
-    mean_K: NDArray[np.float64] = precision_KP.sum(axis=1) / np.maximum(n_ranked_K, 1)
-    return np.where(n_ranked_K > 0, mean_K, np.nan)
+    total_K = np.zeros(score_KN.shape[:-1])
+    n_ranked_K = np.zeros(score_KN.shape[:-1], dtype=np.int64)
+    for at in range(n_active):
+        own_K1 = score_KN[..., at, None]
+        above_KN = score_KN >= own_K1
+        hits_K, all_K = above_KN[..., :n_active].sum(axis=-1), above_KN.sum(axis=-1)
+        # An item that is not a number is not even above itself.
+        total_K += hits_K / np.maximum(all_K, 1)
+        n_ranked_K += all_K > 0
+    return np.where(n_ranked_K > 0, total_K / np.maximum(n_ranked_K, 1), np.nan)
 
 
 def score_compounds(
@@ -234,20 +235,20 @@ def _mean_precisions(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Mean over compounds for each seed: maximum, each concentration, random scores."""
     similarity_KCG = np.concatenate([found.maximum()[None], found.similarity_KCG])
-    mean_SK = np.empty((knobs.seeds, len(similarity_KCG) + 1))
-    counts_K = np.zeros(mean_SK.shape[1], dtype=np.int64)
-    for seed in range(knobs.seeds):
-        rng = generator(knobs.seed, "compounds", "random", seed)
-        precision_QK = np.empty((len(questions), mean_SK.shape[1]))
-        for q, question in enumerate(questions):
-            at_N = question.draw(seed)
-            score_KN = np.vstack([similarity_KCG[:, question.row, at_N], rng.random(len(at_N))])
-            precision_QK[q] = average_precision(score_KN, len(question.active_P))
-        asked_QK = np.isfinite(precision_QK)
-        counts_K = asked_QK.sum(axis=0)
-        total_K = np.where(asked_QK, precision_QK, 0.0).sum(axis=0)
-        mean_SK[seed] = total_K / np.maximum(counts_K, 1)
-    return mean_SK, counts_K
+    total_SK = np.zeros((knobs.seeds, len(similarity_KCG) + 1))
+    counts_SK = np.zeros(total_SK.shape, dtype=np.int64)
+    random = [generator(knobs.seed, "compounds", "random", s) for s in range(knobs.seeds)]
+    for question in questions:
+        # All seeds at once: only the draws go one by one.
+        at_SN = np.stack([question.draw(seed) for seed in range(knobs.seeds)])
+        score_KSN = similarity_KCG[:, question.row][:, at_SN]
+        random_SN = np.stack([rng.random(at_SN.shape[1]) for rng in random])
+        score_KSN = np.concatenate([score_KSN, random_SN[None]])
+        precision_SK = average_precision(score_KSN, len(question.active_P)).T
+        asked_SK = np.isfinite(precision_SK)
+        total_SK += np.where(asked_SK, precision_SK, 0.0)
+        counts_SK += asked_SK
+    return total_SK / np.maximum(counts_SK, 1), counts_SK[-1]
 
 
 def _permuted(
@@ -285,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     arms = read_table(files.arms, ARMS) if files.arms else None
-    treated = read_treated(files.aligned, arms, knobs)
+    treated = TreatedFiles(files.aligned, arms, knobs)
     truth = read_table(files.interactions, INTERACTIONS)
     table = aggregate_wells(treated, aggregation=knobs.aggregation)
     results = tidy(

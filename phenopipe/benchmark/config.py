@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from phenopipe.knobs import Knobs
 
@@ -38,6 +38,13 @@ class AggregateKnobs(TreatedKnobs):
     public reference has it; guide_then_gene: spherical mean of each guide, then of these."""
     level: Literal["gene", "guide"] = "gene"
     """One row a gene (knockouts, siRNA), or one a guide; compounds have one a dose."""
+    arms_on: Literal["wells", "map"] = "wells"
+    """What is corrected for chromosome arms: wells, before all else (paper), or the finished
+    map, as the public reference has it."""
+    max_expression: float = -3.0
+    """With ``arms_on: map``, genes under this expression (zFPKM) count as unexpressed."""
+    min_genes: PositiveInt = 20
+    """With ``arms_on: map``, an arm is corrected if it has more unexpressed genes."""
     nearest: NonNegativeInt = 10
     """Nearest, and most opposed, rows listed for each row of the map."""
 
@@ -55,6 +62,17 @@ class RecallKnobs(Knobs):
     """Seed pairs of the sampled null."""
     kinds: tuple[str, ...] = ("knockout", "sirna")
     """Rows of the map that enter: kinds of perturbation."""
+    keep: Literal["all", "expressed", "phenoprint"] = "all"
+    """Genes of the map that enter: all; those that the cells express, by the screen's table
+    of genes; or those with a phenoprint, by the p-values of ``manifest``."""
+    min_expression: float = -3.0
+    """Least expression (zFPKM) of an expressed gene; unknown counts as not expressed."""
+    manifest: str | None = None
+    """Manifest whose judges say which genes have a phenoprint."""
+    max_p: float = Field(default=0.01, gt=0, le=1)
+    """Largest combined p-value, of any judge, of a gene with a phenoprint."""
+    checksums: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of the files of pairs, unpacked, by the source's name; others are refused."""
     min_genes: PositiveInt = 20
     """A map with fewer genes is refused."""
     bootstraps: PositiveInt = 500
@@ -72,6 +90,12 @@ class RecallKnobs(Knobs):
                 raise ValueError(f"thresholds {low}, {high}, wanted 0 <= low < high <= 1")
         return thresholds
 
+    @model_validator(mode="after")
+    def _judged(self) -> "RecallKnobs":
+        if self.keep == "phenoprint" and self.manifest is None:
+            raise ValueError("keep: phenoprint without a manifest, wanted one with judges")
+        return self
+
 
 class ReplicatesKnobs(TreatedKnobs):
     """Knobs of replicate consistency (A.7)."""
@@ -83,6 +107,8 @@ class ReplicatesKnobs(TreatedKnobs):
     """What the two wells of a null pair never share."""
     min_wells: PositiveInt = 10
     """Technical pairs with fewer matched wells are left out."""
+    max_expression: float = -3.0
+    """Knockouts of genes under this expression (zFPKM) are looked at apart."""
     bootstraps: PositiveInt = 1000
     """Resamples of technical pairs behind each interval."""
     seed: int = 0
@@ -129,3 +155,18 @@ class CompoundsKnobs(TreatedKnobs):
     """Shuffles of the compounds' names behind the permuted baseline."""
     seed: int = 0
     """Seed of the baselines, random and permuted."""
+
+
+class ArmBiasKnobs(TreatedKnobs):
+    """Knobs of the check of chromosome arms."""
+
+    aggregation: Literal["spherical", "mean"] = "spherical"
+    """How wells become one embedding a gene."""
+    min_genes: int = Field(default=5, ge=2)
+    """Arms with fewer knocked-out genes are left out."""
+    pairs: PositiveInt = 2000
+    """Pairs of genes drawn within each arm, and as many between it and the others."""
+    bootstraps: PositiveInt = 1000
+    """Resamples of arms behind the interval of the mean."""
+    seed: int = 0
+    """Seed of pairs and resamples."""

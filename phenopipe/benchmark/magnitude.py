@@ -24,6 +24,8 @@ from phenopipe.seeds import generator
 
 GENE = ("kind", "gene")
 ROWS_A_BLOCK = 4_096
+# Squared distances under this share of the squared lengths lose digits in a product.
+NEAR = 1e-3
 
 
 def energy_distance(x_ND: Floats, y_MD: Floats) -> float:
@@ -61,6 +63,26 @@ def mean_distance(x_ND: Floats, y_MD: Floats) -> float:
     return total / (len(x_ND) * len(y_MD))
 
 
+def distances(x_ND: Floats, y_MD: Floats) -> NDArray[np.float64]:
+    """Euclidean distances of all pairs of rows, of shape (n, m), by one matrix product.
+
+    Notes
+    -----
+    |x - y|² = |x|² + |y|² - 2 x·y loses digits where points are much nearer to each other
+    than to the origin; such pairs are computed again, from their difference.
+    """
+    x_N, y_M = (np.einsum("nd,nd->n", a, a) for a in (x_ND, y_MD))
+    square_NM = np.asarray(x_ND @ (-2 * y_MD).T, dtype=np.float64)
+    scale_NM = x_N[:, None] + y_M
+    square_NM += scale_NM
+    n, m = np.nonzero(square_NM < NEAR * scale_NM)
+    for start in range(0, len(n), ROWS_A_BLOCK):
+        part = slice(start, start + ROWS_A_BLOCK)
+        apart_PD = x_ND[n[part]] - y_MD[m[part]]
+        square_NM[n[part], m[part]] = np.einsum("pd,pd->p", apart_PD, apart_PD)
+    return np.sqrt(square_NM, out=square_NM)
+
+
 class Controls:
     """Control wells, and the distances among them, computed once.
 
@@ -71,15 +93,19 @@ class Controls:
     """
 
     def __init__(self, x_CD: Floats) -> None:
-        self.x_CD = np.asarray(x_CD, dtype=np.float64)
+        x_CD = np.asarray(x_CD, dtype=np.float64)
+        self.center_D = x_CD.mean(axis=0)
+        self.x_CD = x_CD - self.center_D
         self.distance_CC = cdist(self.x_CD, self.x_CD)
         self.sum_C = self.distance_CC.sum(axis=1)
         self.total = float(self.sum_C.sum())
 
     def energy(self, x_ND: Floats) -> float:
         """Energy distance of a sample from the controls."""
-        own = self.total / len(self.x_CD) ** 2
-        return 2 * mean_distance(x_ND, self.x_CD) - mean_distance(x_ND, x_ND) - own
+        x_ND = np.asarray(x_ND, dtype=np.float64) - self.center_D
+        across = distances(x_ND, self.x_CD).mean()
+        own = distances(x_ND, x_ND).mean()
+        return float(2 * across - own - self.total / len(self.x_CD) ** 2)
 
     def null(self, n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Energy distance of random controls from all other controls.

@@ -1,9 +1,9 @@
 """Nulls of relationship recall: sorted cosines of gene pairs, and ranks within them.
 
-Shape suffixes: G genes, D features, P pairs, Z cosines of the null.
+Shape suffixes: G genes, D features, P pairs, Z cosines of the null, B rows of a block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 # Celik et al. (2024) draw two lists of this many genes for each seed pair.
 SAMPLE_SIZE = 5_000
-ROWS_A_BLOCK = 1_024
-
+ROWS_A_BLOCK = 512
+# From this share of all pairs on, a product of whole blocks is cheaper than pair by pair.
+MANY_PAIRS = 1 / 64
 
 # Bits that single precision leaves free in double precision.
 FREE_BITS = np.uint64(2**29 - 1)
@@ -52,6 +53,27 @@ class Null:
         """Shares of the null strictly below each cosine, and at or below it."""
         return self._share(cosine_P, "left"), self._share(cosine_P, "right")
 
+    def cuts(self, low: float, high: float) -> tuple[float, float]:
+        """Cosines under which a pair lies in the left tail, and over which in the right.
+
+        Notes
+        -----
+        At most ``low`` of the null lies at or below a cosine just where the cosine is under
+        the next value of the null; at least ``high`` strictly below it just where it is over
+        the last of these. Two values thus stand for the ranks of any number of pairs.
+        """
+        n_left = int(low * self.size)
+        n_left += int((n_left + 1) / self.size <= low) - int(n_left / self.size > low)
+        n_right = int(high * self.size)
+        n_right += int(n_right / self.size < high) - int((n_right - 1) / self.size >= high)
+        left = np.inf if n_left >= self.size else self._value(n_left)
+        return left, -np.inf if n_right <= 0 else self._value(n_right - 1)
+
+    def _value(self, k: int) -> float:
+        """Find the k-th lowest cosine, from 0."""
+        at = k if self.upto_Z is None else int(np.searchsorted(self.upto_Z, k, side="right"))
+        return float(self.sorted_Z[at])
+
     def _share(
         self, cosine_P: NDArray[np.float32], side: Literal["left", "right"]
     ) -> NDArray[np.float64]:
@@ -66,6 +88,8 @@ def pair_cosines(
     unit_GD: NDArray[np.float64], first_P: NDArray[np.integer], second_P: NDArray[np.integer]
 ) -> NDArray[np.float32]:
     """Cosine of each pair of rows, rounded as the nulls are."""
+    if len(first_P) > MANY_PAIRS * len(unit_GD) ** 2:
+        return all_cosines(unit_GD, first_P, second_P)
     cosine_P = np.empty(len(first_P), dtype=np.float32)
     for start in range(0, len(first_P), 65_536):
         part = slice(start, start + 65_536)
@@ -73,27 +97,61 @@ def pair_cosines(
     return cosine_P
 
 
-def all_pairs_null(unit_GD: NDArray[np.float64]) -> Null:
-    """Cosines of all pairs of different rows, known relationships among them.
+def all_cosines(
+    unit_GD: NDArray[np.float64],
+    first_P: NDArray[np.integer],
+    second_P: NDArray[np.integer],
+    null_Z: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Cosine of each pair of different rows, on the way through all pairs of the map.
+
+    Parameters
+    ----------
+    unit_GD : float array of shape (n_genes, n_features)
+        Unit rows.
+    first_P, second_P : int arrays of shape (n_pairs,)
+        The pairs wanted, in any order.
+    null_Z : float32 array of length n_genes (n_genes - 1) / 2, or None
+        Filled with the cosines of all pairs.
 
     Notes
     -----
     Blocks of rows bound the memory beside the null itself (4 bytes a pair), and keep clear
     of one large product of an array with itself, in which numpy's BLAS has crashed.
     """
+    low_P, high_P = np.minimum(first_P, second_P), np.maximum(first_P, second_P)
+    order_P = np.argsort(low_P, kind="stable")
+    low_P, high_P = low_P[order_P], high_P[order_P]
+    found_P = np.empty(len(order_P), dtype=np.float32)
+    filled = 0
+    for start, cosine_BG in _blocks(unit_GD):
+        reach = slice(*np.searchsorted(low_P, [start, start + len(cosine_BG)]))
+        found_P[reach] = cosine_BG[low_P[reach] - start, high_P[reach] - start]
+        for row in range(len(cosine_BG) if null_Z is not None else 0):
+            above = cosine_BG[row, row + 1 :]
+            null_Z[filled : filled + len(above)] = above  # type: ignore[index]
+            filled += len(above)
+    assert null_Z is None or filled == len(null_Z)
+    cosine_P = np.empty_like(found_P)
+    cosine_P[order_P] = found_P
+    return cosine_P
+
+
+def _blocks(unit_GD: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Cosines of a block of rows with themselves and all later rows, block by block."""
+    for start in range(0, len(unit_GD), ROWS_A_BLOCK):
+        yield start, unit_GD[start : start + ROWS_A_BLOCK] @ unit_GD[start:].T
+
+
+def all_pairs_null(
+    unit_GD: NDArray[np.float64], first_P: NDArray[np.integer], second_P: NDArray[np.integer]
+) -> tuple[Null, NDArray[np.float32]]:
+    """Cosines of all pairs of different rows, known ones among them, and of some pairs."""
     n_genes = len(unit_GD)
     null_Z = np.empty(n_genes * (n_genes - 1) // 2, dtype=np.float32)
-    filled = 0
-    for start in range(0, n_genes, ROWS_A_BLOCK):
-        block_BD = unit_GD[start : start + ROWS_A_BLOCK]
-        cosine_BG = block_BD @ unit_GD[start:].T
-        for row in range(len(block_BD)):
-            above = cosine_BG[row, row + 1 :]
-            null_Z[filled : filled + len(above)] = above
-            filled += len(above)
-    assert filled == len(null_Z)
+    cosine_P = all_cosines(unit_GD, first_P, second_P, null_Z)
     null_Z.sort()
-    return Null(null_Z)
+    return Null(null_Z), cosine_P
 
 
 def sampled_null(unit_GD: NDArray[np.float64], seeds: tuple[int, int]) -> Null:
@@ -121,13 +179,3 @@ def sampled_null(unit_GD: NDArray[np.float64], seeds: tuple[int, int]) -> Null:
     cosine_Z = (bits_Z & ~FREE_BITS).view(np.float64).astype(np.float32)
     upto_Z = np.cumsum((bits_Z & FREE_BITS).astype(np.int64))
     return Null(cosine_Z, upto_Z, "_".join(map(str, seeds)))
-
-
-def make_nulls(
-    unit_GD: NDArray[np.float64], kind: str, seeds: Sequence[tuple[int, int]]
-) -> list[Null]:
-    """One null of all pairs, or one for each pair of seeds."""
-    if kind == "all_pairs":
-        return [all_pairs_null(unit_GD)]
-    assert kind == "sampled", kind
-    return [sampled_null(unit_GD, pair) for pair in seeds]

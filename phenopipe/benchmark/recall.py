@@ -3,19 +3,24 @@
 Shape suffixes: G genes, D features, P pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from phenopipe.benchmark.config import PUBLISHED_SEEDS, RecallKnobs
-from phenopipe.benchmark.nulls import make_nulls, pair_cosines
+from phenopipe.benchmark.nulls import Null, all_pairs_null, pair_cosines, sampled_null
 from phenopipe.benchmark.pairs import pairs_on_map, read_pairs
+from phenopipe.benchmark.published import describe_sources
 from phenopipe.benchmark.sources import check_map, score_sources
 from phenopipe.benchmark.treated import Floats
 from phenopipe.errors import UserError
 from phenopipe.formats.benchmarks import RECALL_PAIRS
+from phenopipe.formats.genes import GENES
 from phenopipe.formats.maps import MAP
+from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.results import RESULTS, tidy
 from phenopipe.formats.tables import read_stamp, read_table, write_table
 from phenopipe.knobs import parse_step, run_step
@@ -72,14 +77,31 @@ def relationship_recall(
     """
     unit_GD, names_G = check_map(x_GD, genes_G, min_genes)
     _, first_P, second_P = pairs_on_map(pairs, names_G)
-    cosine_P = pair_cosines(unit_GD, first_P, second_P)
     rows = []
-    for one in make_nulls(unit_GD, null, seeds):
-        below_P, upto_P = one.ranks(cosine_P)
-        recall = float(((upto_P <= low) | (below_P >= high)).mean())
+    for one, cosine_P in _nulls(unit_GD, null, seeds, first_P, second_P):
+        left, right = one.cuts(low, high)
+        recall = float(((cosine_P < left) | (cosine_P > right)).mean())
         rows.append((len(cosine_P), one.size, one.seed, recall))
     schema = {"n_pairs": pl.Int64, "n_null": pl.Int64, "seed": pl.String, "recall": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _nulls(
+    unit_GD: NDArray[np.float64],
+    kind: str,
+    seeds: Sequence[tuple[int, int]],
+    first_P: NDArray[np.int64],
+    second_P: NDArray[np.int64],
+) -> Iterator[tuple[Null, NDArray[np.float32]]]:
+    """Each null with the cosines of the pairs."""
+    if kind == "all_pairs":
+        yield all_pairs_null(unit_GD, first_P, second_P)
+        return
+    if kind != "sampled":
+        raise UserError(f"null {kind!r}, wanted 'all_pairs' or 'sampled'")
+    cosine_P = pair_cosines(unit_GD, first_P, second_P)
+    for pair in seeds:
+        yield sampled_null(unit_GD, pair), cosine_P
 
 
 def name_sources(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -95,11 +117,47 @@ def name_sources(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     return list(names) or [path.name.split(".")[0] for path in paths]
 
 
+def chosen_genes(
+    knobs: RecallKnobs, genes: pl.DataFrame | None, combined: pl.DataFrame | None
+) -> list[str] | None:
+    """Names of the genes that may enter; None for all.
+
+    Parameters
+    ----------
+    knobs : RecallKnobs
+        The step's settings.
+    genes : DataFrame or None
+        The genes format.
+    combined : DataFrame or None
+        Combined p-values of a manifest.
+
+    Raises
+    ------
+    UserError
+        If the table that the choice needs is not given, or no gene is left.
+    """
+    if knobs.keep == "all":
+        return None
+    if knobs.keep == "expressed":
+        if genes is None:
+            raise UserError("keep: expressed, but the screen has no table of genes")
+        found = genes.filter(pl.col("expression") >= knobs.min_expression)["gene"]
+    else:
+        if combined is None:
+            raise UserError("keep: phenoprint, but there are no p-values of a manifest")
+        found = combined.filter(pl.col("level") == "gene", pl.col("p_value") <= knobs.max_p)[
+            "gene"
+        ]
+    if not len(found):
+        raise UserError(f"no gene is {knobs.keep}, wanted at least {knobs.min_genes}")
+    return sorted(set(found))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``benchmark_recall``."""
     files, knobs = parse_step(
         RecallKnobs,
-        inputs=["map", "pairs*"],
+        inputs=["map", "pairs*", "genes?", "combined?"],
         outputs=["recall", "recall_pairs"],
         names=["benchmark", "encoder"],
         doc=__doc__,
@@ -107,12 +165,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     facts = read_stamp(files.map)
     sources = name_sources(files.pairs, knobs.sources)
+    about = describe_sources(sources, files.pairs, knobs.checksums)
+    for name, one in about.items():
+        print(f"{name}: {one['copy']} copy, SHA-256 {one['sha256']}, licence {one['licence']}")
+    genes = read_table(files.genes, GENES) if files.genes else None
+    chosen = chosen_genes(
+        knobs, genes, read_table(files.combined, COMBINED) if files.combined else None
+    )
     pairs = {s: read_pairs(p) for s, p in zip(sources, files.pairs, strict=True)}
-    rows, ranked = score_sources(read_table(files.map, MAP), pairs, knobs)
+    table = read_table(files.map, MAP)
+    if chosen is not None:
+        table = table.filter(pl.col("entity").is_in(chosen))
+    arms = (
+        dict(genes.drop_nulls("arm").select("gene", "arm").iter_rows())
+        if genes is not None
+        else {}
+    )
+    rows, ranked = score_sources(table, pairs, knobs, arms)
     shared = {name: facts[name] for name in ("screen", "block", "trimmed")}
     results = tidy(rows, encoder=files.encoder, benchmark=files.benchmark, **shared)
-    write_table(files.recall, results, RESULTS, files.stamp)
-    write_table(files.recall_pairs, ranked, RECALL_PAIRS, files.stamp)
+    stamp = {**files.stamp, "sources": about}
+    write_table(files.recall, results, RESULTS, stamp)
+    write_table(files.recall_pairs, ranked, RECALL_PAIRS, stamp)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 Shape suffixes: N matched pairs of wells, D features.
 """
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,17 +12,29 @@ from numpy.typing import NDArray
 from scipy.stats import cramervonmises_2samp, ks_2samp
 
 from phenopipe.benchmark.config import ReplicatesKnobs
-from phenopipe.benchmark.treated import Floats, Treated, read_treated, unit_rows
+from phenopipe.benchmark.matches import matched_wells, same_address, technical_pairs
+from phenopipe.benchmark.treated import Floats, Treated, TreatedFiles, unit_rows
 from phenopipe.errors import UserError
 from phenopipe.formats.arms import ARMS
-from phenopipe.formats.benchmarks import REPLICATE_PAIRS
+from phenopipe.formats.benchmarks import REPLICATE_MATCHES, REPLICATE_PAIRS
+from phenopipe.formats.genes import GENES
 from phenopipe.formats.results import RESULTS, tidy
 from phenopipe.formats.tables import read_table, write_table
 from phenopipe.knobs import parse_step, run_step
-from phenopipe.seeds import generator, hash_uniform
+from phenopipe.seeds import generator
 
-CONDITION = ("cell_type", "background", "kind", "perturbation", "concentration_um")
-ADDRESS = ("layout", "well")
+# Columns of the pairs whose medians are results.
+SUMMARIZED = (
+    "ks",
+    "cvm",
+    "ks_permuted",
+    "cvm_permuted",
+    "ks_over_position",
+    "cvm_over_position",
+    "ks_unexpressed",
+    "matched",
+)
+Load = Callable[[tuple[str, str]], Treated]
 
 
 class ReplicateConsistency(NamedTuple):
@@ -146,114 +157,120 @@ def _statistics(
     return ReplicateConsistency(float(ks), float(cvm), len(matched_N))
 
 
-def technical_pairs(wells: pl.DataFrame) -> list[tuple[str, str]]:
-    """Pairs of experiments that share a layout in one cell type.
+def score_technical_pairs(
+    treated: Treated, knobs: ReplicatesKnobs, unexpressed: Collection[str] = ()
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Replicate consistency of every technical pair of experiments, all wells at hand.
 
-    Examples
-    --------
-    >>> wells = pl.DataFrame(
-    ...     {"experiment": ["e2", "e1", "e3"], "layout": ["l", "l", "m"], "cell_type": "u"}
-    ... )
-    >>> technical_pairs(wells)
-    [('e1', 'e2')]
+    Parameters, returns and errors are those of :func:`score_pairs`.
     """
-    layouts: dict[str, set[tuple[str, ...]]] = {}
-    for name, *layout in wells.select("experiment", "layout", "cell_type").unique().rows():
-        layouts.setdefault(name, set()).add(tuple(layout))
-    return [(a, b) for a, b in combinations(sorted(layouts), 2) if layouts[a] & layouts[b]]
+    layouts = known_wells(treated.wells).select("experiment", "layout", "cell_type").unique()
+
+    def load(pair: tuple[str, str]) -> Treated:
+        return treated.take(treated.wells["experiment"].is_in(list(pair)))
+
+    return score_pairs(layouts, load, knobs, unexpressed)
 
 
-def matched_wells(
-    wells: pl.DataFrame, pair: tuple[str, str], match: str, seed: int
-) -> pl.DataFrame:
-    """Wells of one condition, one from each experiment, that match.
+def score_pairs(
+    layouts: pl.DataFrame,
+    load: Load,
+    knobs: ReplicatesKnobs,
+    unexpressed: Collection[str] = (),
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Replicate consistency of every technical pair of experiments.
 
     Parameters
     ----------
-    wells : DataFrame
-        Treated wells with ``row`` numbers (``at``).
-    pair : (str, str)
-        The two experiments.
-    match : {"address", "condition"}
-        Whether wells must share layout and address besides their condition. Where either
-        has several wells under one key, they are matched in the order of their plates
-        (address) or of a hash of their names (condition), so that positions mix.
-    seed : int
-        Seed of that hash.
+    layouts : DataFrame
+        ``experiment, layout, cell_type`` of wells with a known perturbation.
+    load : callable
+        Wells of a pair of experiments; no more than these are held.
+    knobs : ReplicatesKnobs
+        The step's settings.
+    unexpressed : collection of str
+        Genes that the cells do not express: what their knockouts share is no biology.
 
     Returns
     -------
-    DataFrame
-        ``at``, ``at_b`` and the columns of the first well.
-    """
-    keys = [*CONDITION, *(ADDRESS if match == "address" else ())]
-    by = "plate" if match == "address" else "_hash"
-    if match == "condition":
-        wells = wells.with_columns(_hash=pl.Series(hash_uniform(seed, wells["well_id"])))
-    sides = [
-        wells.filter(pl.col("experiment") == experiment)
-        .sort(by, "well_id")
-        .with_columns(_nth=pl.int_range(pl.len()).over(keys))
-        for experiment in pair
-    ]
-    right = sides[1].select(*keys, "_nth", at_b="at")
-    both = sides[0].join(right, on=[*keys, "_nth"], nulls_equal=True)
-    return both.sort("at")
-
-
-def score_technical_pairs(treated: Treated, knobs: ReplicatesKnobs) -> pl.DataFrame:
-    """Replicate consistency of every technical pair of experiments.
-
-    Returns
-    -------
-    DataFrame
+    pairs : DataFrame
         The replicate pairs format. Controls and wells without a known treatment are left
         out.
+    matches : DataFrame
+        The replicate matches format: every matched pair of wells.
 
     Raises
     ------
     UserError
         If no two experiments share a layout, or none has enough matched wells.
     """
-    wells = treated.wells.with_row_index("at").filter(
-        (pl.col("role") == "perturbation") & pl.col("perturbation").is_not_null()
-    )
-    pairs = technical_pairs(wells)
+    pairs = technical_pairs(layouts)
     if not pairs:
-        found = wells.select("experiment", "layout").unique().sort("experiment").rows()
+        found = layouts.select("experiment", "layout").unique().sort("experiment").rows()
         raise UserError(f"no two experiments share a layout, found {found[:6]}")
-    rows = []
+    rows, matches = [], []
     for pair in pairs:
+        treated = load(pair)
+        wells = known_wells(treated.wells.with_row_index("at"))
         both = matched_wells(wells, pair, knobs.match, knobs.seed)
         if both.height < knobs.min_wells or both["perturbation"].n_unique() < 2:
             print(f"technical pair {pair}: {both.height} matched wells, left out")
             continue
-        label = pl.coalesce("gene", "perturbation") if knobs.label == "gene" else "perturbation"
-        statistics = _score_pair(
-            treated, both, label, generator(knobs.seed, "replicates", *pair)
-        )
-        rows.append((*pair, *statistics))
+        row, cosines = _score_pair(treated, both, pair, knobs, unexpressed)
+        rows.append(row)
+        matches.append(cosines)
     if not rows:
         raise UserError(
             f"none of {len(pairs)} technical pairs has {knobs.min_wells} matched wells"
             f" (match: {knobs.match})"
         )
     schema = {name: dtype for name, (dtype, _) in REPLICATE_PAIRS.columns.items()}
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=schema), pl.concat(matches)
+
+
+def known_wells(wells: pl.DataFrame) -> pl.DataFrame:
+    """Wells of a known perturbation, controls apart."""
+    return wells.filter(
+        (pl.col("role") == "perturbation") & pl.col("perturbation").is_not_null()
+    )
 
 
 def _score_pair(
-    treated: Treated, both: pl.DataFrame, label: str | pl.Expr, rng: np.random.Generator
-) -> tuple[float, ...]:
-    """Columns of one technical pair: its statistics, and those of shuffled wells."""
+    treated: Treated,
+    both: pl.DataFrame,
+    pair: tuple[str, str],
+    knobs: ReplicatesKnobs,
+    unexpressed: Collection[str],
+) -> tuple[dict[str, Any], pl.DataFrame]:
+    """Columns of one technical pair, and its matched wells with cosine and rank."""
+    rng = generator(knobs.seed, "replicates", *pair)
     unit_a_ND = unit_rows(treated.x_WD[both["at"].to_numpy()], both["well_id"].to_list())
     unit_b_ND = unit_rows(treated.x_WD[both["at_b"].to_numpy()])
+    label = pl.coalesce("gene", "perturbation") if knobs.label == "gene" else "perturbation"
     label_N = both.select(label).to_series().to_numpy().astype(np.str_)
     matched_N, null_N = _similarities(unit_a_ND, unit_b_ND, label_N, rng)
     shuffled_N = np.einsum("nd,nd->n", unit_a_ND, unit_b_ND[rng.permutation(len(label_N))])
-    permuted = _statistics(shuffled_N, null_N)
-    means = float(matched_N.mean()), float(null_N.mean())
-    return (*_statistics(matched_N, null_N), permuted.ks, permuted.cvm, *means)
+    permuted, found = _statistics(shuffled_N, null_N), _statistics(matched_N, null_N)
+    row: dict[str, Any] = dict(zip(("experiment_a", "experiment_b"), pair, strict=True))
+    row |= found._asdict() | {"ks_permuted": permuted.ks, "cvm_permuted": permuted.cvm}
+    row |= {"matched": float(matched_N.mean()), "null": float(null_N.mean())}
+    first_M, second_M = same_address(both, label_N, len(label_N), knobs.seed, pair)
+    if len(first_M) >= knobs.min_wells:
+        position_M = np.einsum("nd,nd->n", unit_a_ND[first_M], unit_b_ND[second_M])
+        over = _statistics(matched_N, position_M)
+        row |= {"ks_over_position": over.ks, "cvm_over_position": over.cvm}
+        row |= {"position": float(position_M.mean())}
+    silent_N = both["gene"].is_in(list(unexpressed)).fill_null(value=False).to_numpy()
+    if silent_N.sum() >= knobs.min_wells:
+        row["ks_unexpressed"] = _statistics(matched_N[silent_N], null_N).ks
+    sorted_N = np.sort(null_N)
+    sides = [np.searchsorted(sorted_N, matched_N, side) for side in ("left", "right")]
+    matches = both.select(
+        "perturbation", "kind", "gene", "concentration_um", "well_id", "well_id_b",
+        experiment_a=pl.lit(pair[0]), experiment_b=pl.lit(pair[1]),
+        cosine=pl.Series(matched_N), rank=pl.Series((sides[0] + sides[1]) / (2 * len(null_N))),
+    )  # fmt: skip
+    return row, matches.select(list(REPLICATE_MATCHES.columns))
 
 
 def summarize_pairs(pairs: pl.DataFrame, knobs: ReplicatesKnobs) -> list[dict[str, Any]]:
@@ -263,21 +280,25 @@ def summarize_pairs(pairs: pl.DataFrame, knobs: ReplicatesKnobs) -> list[dict[st
     -------
     list of mapping
         Metrics ``ks``, ``cvm``, ``ks_permuted``, ``cvm_permuted`` (the second experiment's
-        wells shuffled) and ``matched_cosine``; intervals by resampling technical pairs, where
-        there are at least two; ``n`` is the median number of matched wells, on which CVM
-        depends.
+        wells shuffled), ``ks_over_position``, ``cvm_over_position`` (against null pairs at
+        one address), ``ks_unexpressed`` (knockouts of genes that are not expressed) and
+        ``matched_cosine``; intervals by resampling technical pairs, where there are at least
+        two; ``n`` is the median number of matched wells, on which CVM depends.
     """
-    rng = generator(knobs.seed, "replicates", "bootstrap")
-    drawn = rng.integers(pairs.height, size=(knobs.bootstraps, pairs.height))
     rows = []
-    for column in ("ks", "cvm", "ks_permuted", "cvm_permuted", "matched"):
+    for column in SUMMARIZED:
+        given = pairs.drop_nulls(column)
+        if not given.height:
+            continue
+        rng = generator(knobs.seed, "replicates", "bootstrap")
+        drawn = rng.integers(given.height, size=(knobs.bootstraps, given.height))
         metric = "matched_cosine" if column == "matched" else column
-        values = pairs[column].to_numpy()
+        values = given[column].to_numpy()
         row = {"source": "technical_pairs", "metric": metric, "value": np.median(values)}
-        if pairs.height > 1:
+        if given.height > 1:
             ends = np.quantile(np.median(values[drawn], axis=1), [0.025, 0.975])
             row |= {"low": ends[0], "high": ends[1]}
-        rows.append({**row, "n": int(np.median(pairs["n"])), "seed": knobs.seed})
+        rows.append({**row, "n": int(np.median(given["n"])), "seed": knobs.seed})
     return rows
 
 
@@ -285,15 +306,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``benchmark_replicates``."""
     files, knobs = parse_step(
         ReplicatesKnobs,
-        inputs=["aligned*", "arms?"],
-        outputs=["replicates", "replicates_pairs"],
+        inputs=["aligned*", "arms?", "genes?"],
+        outputs=["replicates", "replicates_pairs", "replicates_matches"],
         names=["benchmark", "encoder"],
         doc=__doc__,
         argv=argv,
     )
     arms = read_table(files.arms, ARMS) if files.arms else None
-    treated = read_treated(files.aligned, arms, knobs)
-    pairs = score_technical_pairs(treated, knobs)
+    treated = TreatedFiles(files.aligned, arms, knobs)
+    unexpressed: list[str] = []
+    if files.genes:
+        silent = pl.col("expression") < knobs.max_expression
+        unexpressed = read_table(files.genes, GENES).filter(silent)["gene"].to_list()
+    pairs, matches = score_pairs(treated.layouts, treated.of, knobs, unexpressed)
     results = tidy(
         summarize_pairs(pairs, knobs),
         encoder=files.encoder,
@@ -302,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_table(files.replicates, results, RESULTS, files.stamp)
     write_table(files.replicates_pairs, pairs, REPLICATE_PAIRS, files.stamp)
+    write_table(files.replicates_matches, matches, REPLICATE_MATCHES, files.stamp)
 
 
 if __name__ == "__main__":

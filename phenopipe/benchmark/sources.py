@@ -1,55 +1,63 @@
 """Recall of every source of known pairs, with intervals and a permuted baseline.
 
-Shape suffixes: G genes, D features, P pairs, S shuffles, B bootstraps, T thresholds.
+Shape suffixes: G genes, D features, P pairs, Q pairs of all sources and their shuffles,
+S shuffles, B bootstraps, T thresholds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.benchmark.config import RecallKnobs
-from phenopipe.benchmark.nulls import Null, make_nulls, pair_cosines
+from phenopipe.benchmark.nulls import Null, all_pairs_null, pair_cosines, sampled_null
 from phenopipe.benchmark.pairs import pairs_on_map
 from phenopipe.benchmark.treated import Floats, unit_rows
 from phenopipe.errors import UserError
 from phenopipe.seeds import generator
 
-Shares = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Known:
-    """The pairs of one source on one map, and the same pairs among shuffled genes."""
+    """The pairs of one source on one map, as drawn and among shuffled genes.
+
+    Attributes
+    ----------
+    source : str
+        Name of the source.
+    names : DataFrame
+        ``entity1, entity2``.
+    first_P, second_P : int arrays of shape (n_pairs,)
+        Rows of the map.
+    row_SG : int array of shape (n_shuffles, n_genes)
+        The row that each gene gets when names are dealt anew.
+    same_arm_P : bool array of shape (n_pairs,)
+        Whether both genes are known to lie on one chromosome arm.
+    """
 
     source: str
     names: pl.DataFrame
     first_P: NDArray[np.int64]
     second_P: NDArray[np.int64]
-    cosine_P: NDArray[np.float32]
-    shuffled_SP: NDArray[np.float32]
+    row_SG: NDArray[np.int32]
+    same_arm_P: NDArray[np.bool_]
+
+    def rows(self) -> NDArray[np.int32]:
+        """Rows of all pairs, the known ones and then each shuffle's: (2, n_pairs x (1 + S))."""
+        ends_2P = np.stack([self.first_P, self.second_P]).astype(np.int32)
+        return np.concatenate([ends_2P, *(row_G[ends_2P] for row_G in self.row_SG)], axis=1)
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """Ranks of a source's pairs, and of the shuffled ones, in one null."""
+class Scored:
+    """A source's pairs with their cosines, and those of each shuffle."""
 
-    below_P: Shares
-    upto_P: Shares
-    shuffled_below_SP: Shares
-    shuffled_upto_SP: Shares
-
-    def tails(self, low: float, high: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Whether each pair lies in the left tail of the null, and whether in the right."""
-        return self.upto_P <= low, self.below_P >= high
-
-    def shuffled(self, low: float, high: float) -> Shares:
-        """Recall of each shuffle."""
-        extreme_SP = (self.shuffled_upto_SP <= low) | (self.shuffled_below_SP >= high)
-        return np.asarray(extreme_SP.mean(axis=1))
+    known: Known
+    cosine_P: NDArray[np.float32]
+    shuffled_SP: NDArray[np.float32]
 
 
 def check_map(
@@ -67,7 +75,10 @@ def check_map(
 
 
 def score_sources(
-    table: pl.DataFrame, pairs: Mapping[str, pl.DataFrame], knobs: RecallKnobs
+    table: pl.DataFrame,
+    pairs: Mapping[str, pl.DataFrame],
+    knobs: RecallKnobs,
+    arms: Mapping[str, str] | None = None,
 ) -> tuple[list[dict[str, Any]], pl.DataFrame]:
     """Recall of every source under every null and threshold, and the pairs behind it.
 
@@ -79,15 +90,18 @@ def score_sources(
         Known pairs of each source.
     knobs : RecallKnobs
         The step's settings.
+    arms : mapping of str to str, optional
+        Chromosome arm of each gene, where it is known.
 
     Returns
     -------
     rows : list of mapping
         Rows of results. Metrics are ``recall_<null>_<low>_<high>`` with an interval by
         resampling genes (the null held fixed), ``recall_left_...`` and
-        ``recall_right_...`` for each tail, and ``recall_permuted_...`` with the map's gene
-        names shuffled. A sampled null's rows are means over its seeds, and
-        ``recall_sampled_..._sd`` is their standard deviation.
+        ``recall_right_...`` for each tail, ``recall_other_arms_...`` without pairs on one
+        chromosome arm, and ``recall_permuted_...`` with the map's gene names shuffled. A
+        sampled null's rows are means over its seeds, and ``recall_sampled_..._sd`` is their
+        standard deviation.
     pairs : DataFrame
         Cosine and rank of every known pair, in the first null.
     """
@@ -95,71 +109,127 @@ def score_sources(
     unit_GD, names_G = check_map(
         table["embedding"].to_numpy(), table["entity"].to_list(), knobs.min_genes
     )
-    known = [find_known(name, unit_GD, names_G, one, knobs) for name, one in pairs.items()]
+    del table
+    known = [find_known(n, len(unit_GD), names_G, one, knobs, arms) for n, one in pairs.items()]
+    scored: list[Scored] = []
     rows: list[dict[str, Any]] = []
     listed = []
-    for kind in knobs.nulls:
-        nulls = make_nulls(unit_GD, kind, knobs.null_seeds)
-        for one in known:
-            ranked = [rank(one, null) for null in nulls]
-            rows += _rows_of_source(one, ranked, kind, len(unit_GD), knobs)
-            if kind == knobs.nulls[0]:
-                listed.append(_list_pairs(one, ranked[0]))
+    # Exact nulls first: cosines of known pairs are found on the way.
+    for kind in sorted(knobs.nulls):
+        found: dict[str, list[Tails]] = {one.source: [] for one in known}
+        sizes = []
+        for null in each_null(unit_GD, kind, knobs.null_seeds, known, scored):
+            sizes.append(null.size)
+            for one in scored:
+                found[one.known.source].append(tails_of(one, null, knobs.thresholds))
+            if kind == knobs.nulls[0] and len(sizes) == 1:
+                listed = [_list_pairs(one, null) for one in scored]
+        for one in scored:
+            each = found[one.known.source]
+            rows += _rows_of_source(one.known, each, kind, len(unit_GD), knobs)
     return rows, pl.concat(listed)
+
+
+def each_null(
+    unit_GD: NDArray[np.float64],
+    kind: str,
+    seeds: Sequence[tuple[int, int]],
+    known: Sequence[Known],
+    scored: list[Scored],
+) -> Iterator[Null]:
+    """One null after another, so that only one is held; fills ``scored`` before the first."""
+    rows_2Q = np.concatenate([one.rows() for one in known], axis=1)
+    if kind == "all_pairs":
+        null, cosine_Q = all_pairs_null(unit_GD, *rows_2Q)
+        scored[:] = _scored(known, cosine_Q)
+        yield null
+        return
+    assert kind == "sampled", kind
+    if not scored:
+        scored[:] = _scored(known, pair_cosines(unit_GD, *rows_2Q))
+    for pair in seeds:
+        yield sampled_null(unit_GD, pair)
+
+
+def _scored(known: Sequence[Known], cosine_Q: NDArray[np.float32]) -> Iterator[Scored]:
+    """Hand each source the cosines of its pairs."""
+    start = 0
+    for one in known:
+        shape = (1 + len(one.row_SG), len(one.first_P))
+        stop = start + shape[0] * shape[1]
+        cosine_SP = cosine_Q[start:stop].reshape(shape)
+        start = stop
+        yield Scored(one, cosine_SP[0], cosine_SP[1:])
 
 
 def find_known(
     source: str,
-    unit_GD: NDArray[np.float64],
+    n_genes: int,
     names_G: NDArray[np.str_],
     pairs: pl.DataFrame,
     knobs: RecallKnobs,
+    arms: Mapping[str, str] | None = None,
 ) -> Known:
-    """Cosines of a source's pairs, and with the map's gene names shuffled."""
+    """Find a source's pairs on the map, and deal the map's gene names anew."""
     try:
         names, first_P, second_P = pairs_on_map(pairs, names_G)
     except UserError as error:
         raise UserError(f"source {source}: {error}") from None
     rng = generator(knobs.seed, "recall", "permuted", source)
-    row_SG = [rng.permutation(len(unit_GD)) for _ in range(knobs.permutations)]
-    shuffled_SP = [pair_cosines(unit_GD, row_G[first_P], row_G[second_P]) for row_G in row_SG]
-    cosine_P = pair_cosines(unit_GD, first_P, second_P)
-    return Known(source, names, first_P, second_P, cosine_P, np.stack(shuffled_SP))
+    row_SG = np.stack([rng.permutation(n_genes) for _ in range(knobs.permutations)])
+    arm_G = np.array([(arms or {}).get(gene, "") for gene in names_G], dtype=np.str_)
+    same_arm_P = (arm_G[first_P] == arm_G[second_P]) & (arm_G[first_P] != "")
+    return Known(source, names, first_P, second_P, row_SG.astype(np.int32), same_arm_P)
 
 
-def rank(one: Known, null: Null) -> Ranked:
-    """Rank a source's pairs in a null."""
-    below_P, upto_P = null.ranks(one.cosine_P)
-    shape = one.shuffled_SP.shape
-    shuffled_below, shuffled_upto = null.ranks(one.shuffled_SP.ravel())
-    return Ranked(below_P, upto_P, shuffled_below.reshape(shape), shuffled_upto.reshape(shape))
+class Tails(NamedTuple):
+    """Pairs in the left and right tails of one null, and the recall of each shuffle."""
+
+    left_PT: NDArray[np.bool_]
+    right_PT: NDArray[np.bool_]
+    shuffled_ST: NDArray[np.float64]
+
+
+def tails_of(one: Scored, null: Null, thresholds: Sequence[tuple[float, float]]) -> Tails:
+    """Find which pairs lie in the tails of a null, at each pair of thresholds."""
+    cuts = [null.cuts(low, high) for low, high in thresholds]
+    left_PT = np.stack([one.cosine_P < left for left, _ in cuts], axis=1)
+    right_PT = np.stack([one.cosine_P > right for _, right in cuts], axis=1)
+    shuffled = [
+        ((one.shuffled_SP < left) | (one.shuffled_SP > right)).mean(axis=1)
+        for left, right in cuts
+    ]
+    return Tails(left_PT, right_PT, np.stack(shuffled, axis=1))
 
 
 def _rows_of_source(
-    one: Known, ranked: Sequence[Ranked], kind: str, n_genes: int, knobs: RecallKnobs
+    one: Known, each: Sequence[Tails], kind: str, n_genes: int, knobs: RecallKnobs
 ) -> list[dict[str, Any]]:
     """Rows of results of one source under one kind of null."""
-    each_T = [[r.tails(*threshold) for r in ranked] for threshold in knobs.thresholds]
-    left_PT = np.stack([np.mean([left for left, _ in each], axis=0) for each in each_T], axis=1)
-    right_PT = np.stack([np.mean([r for _, r in each], axis=0) for each in each_T], axis=1)
-    ends_2T = resample_genes(one, left_PT + right_PT, n_genes, knobs)
-    shared = {"source": one.source, "n": len(one.cosine_P), "seed": knobs.seed}
+    left_PT = np.mean([tails.left_PT for tails in each], axis=0)
+    right_PT = np.mean([tails.right_PT for tails in each], axis=0)
+    either_PT = np.mean([tails.left_PT | tails.right_PT for tails in each], axis=0)
+    ends_2T = resample_genes(one, either_PT, n_genes, knobs)
+    shared = {"source": one.source, "n": len(one.first_P), "seed": knobs.seed}
+    apart_P = ~one.same_arm_P
     rows: list[dict[str, Any]] = []
     for at, threshold in enumerate(knobs.thresholds):
         name = f"{kind}_{threshold[0]:g}_{threshold[1]:g}"
-        left, right = left_PT[:, at].mean(), right_PT[:, at].mean()
-        shuffled_S = np.mean([r.shuffled(*threshold) for r in ranked], axis=0)
+        shuffled_S = np.mean([tails.shuffled_ST[:, at] for tails in each], axis=0)
         low, high = np.quantile(shuffled_S, [0.025, 0.975])
         rows += [
-            {"metric": f"recall_{name}", "value": left + right}
+            {"metric": f"recall_{name}", "value": either_PT[:, at].mean()}
             | {"low": ends_2T[0, at], "high": ends_2T[1, at]},
-            {"metric": f"recall_left_{name}", "value": left},
-            {"metric": f"recall_right_{name}", "value": right},
+            {"metric": f"recall_left_{name}", "value": left_PT[:, at].mean()},
+            {"metric": f"recall_right_{name}", "value": right_PT[:, at].mean()},
             {"metric": f"recall_permuted_{name}", "value": shuffled_S.mean()}
             | {"low": low, "high": high},
         ]
-        if len(ranked) > 1:
-            by_seed = [(left_P | right_P).mean() for left_P, right_P in each_T[at]]
+        if one.same_arm_P.any() and apart_P.any():
+            metric, value = f"recall_other_arms_{name}", either_PT[apart_P, at].mean()
+            rows.append({"metric": metric, "value": value, "n": int(apart_P.sum())})
+        if len(each) > 1:
+            by_seed = [(t.left_PT[:, at] | t.right_PT[:, at]).mean() for t in each]
             rows.append({"metric": f"recall_{name}_sd", "value": np.std(by_seed, ddof=1)})
     return [{**shared, **row} for row in rows]
 
@@ -200,9 +270,10 @@ def resample_genes(
     return np.asarray(np.nanquantile(recall_BT, [0.025, 0.975], axis=0))
 
 
-def _list_pairs(one: Known, ranked: Ranked) -> pl.DataFrame:
-    return one.names.with_columns(
-        source=pl.lit(one.source),
+def _list_pairs(one: Scored, null: Null) -> pl.DataFrame:
+    below_P, upto_P = null.ranks(one.cosine_P)
+    return one.known.names.with_columns(
+        source=pl.lit(one.known.source),
         cosine=pl.Series(one.cosine_P.astype(np.float64)),
-        rank=pl.Series((ranked.below_P + ranked.upto_P) / 2),
+        rank=pl.Series((below_P + upto_P) / 2),
     )

@@ -3,7 +3,7 @@
 Shape suffixes: W wells, D features, G groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from phenopipe.formats.tables import read_stamp
 from phenopipe.formats.wells import conditions
 
 Floats = NDArray[np.floating]
+LAYOUT = ("experiment", "layout", "cell_type")
 # What a treated well carries beside the columns of the wells format.
 TREATMENT = ("perturbation", "kind", "gene", "guide", "concentration_um", "background")
 
@@ -48,10 +49,8 @@ class Treated:
         return replace(self, wells=self.wells.filter(mask_W), x_WD=self.x_WD[mask_W.to_numpy()])
 
 
-def read_treated(
-    aligned: Sequence[Path], arms: pl.DataFrame | None, knobs: TreatedKnobs
-) -> Treated:
-    """Read aligned wells, choose, correct for arms, and put the origin at the controls.
+class TreatedFiles:
+    """Aligned wells on disk: every file was looked at once, none is held.
 
     Parameters
     ----------
@@ -62,42 +61,114 @@ def read_treated(
     knobs : TreatedKnobs
         Which wells enter and which are the origin.
 
+    Attributes
+    ----------
+    facts : mapping
+        ``screen``, ``block``, ``trimmed``: columns of every row of results.
+    layouts : DataFrame
+        ``experiment, layout, cell_type`` of wells with a known perturbation.
+
     Raises
     ------
     UserError
         If there is no file, the files differ in width, or no well has the origin's role.
     """
-    if not aligned:
-        raise UserError("no aligned embeddings given, wanted at least one experiment")
-    read = [read_aligned(path) for path in aligned]
-    for path, (_, x_WD) in zip(aligned, read, strict=True):
-        if x_WD.shape[1] != read[0][1].shape[1]:
-            raise UserError(
-                f"{path}: {x_WD.shape[1]} features, wanted {read[0][1].shape[1]}"
-                f" as in {aligned[0]}"
-            )
-    wells = pl.concat([wells for wells, _ in read], how="diagonal")
-    x_WD = np.concatenate([x_WD for _, x_WD in read])
+
+    def __init__(
+        self, aligned: Sequence[Path], arms: pl.DataFrame | None, knobs: TreatedKnobs
+    ) -> None:
+        if not aligned:
+            raise UserError("no aligned embeddings given, wanted at least one experiment")
+        self.arms = arms
+        self.knobs = knobs
+        screens: set[str] = set()
+        layouts = []
+        total_D: NDArray[np.float64] | None = None
+        n_origin = n_wells = 0
+        first: dict[Path, str] = {}
+        self.paths_of: dict[str, list[Path]] = {}
+        for path in aligned:
+            one = self._chosen(path)
+            if total_D is None:
+                total_D = np.zeros(one.x_WD.shape[1])
+            if one.x_WD.shape[1] != len(total_D):
+                raise UserError(
+                    f"{path}: {one.x_WD.shape[1]} features, wanted {len(total_D)}"
+                    f" as in {aligned[0]}"
+                )
+            is_origin_W = (one.wells["role"] == knobs.origin).to_numpy()
+            total_D += one.x_WD[is_origin_W].sum(axis=0, dtype=np.float64)
+            n_origin += int(is_origin_W.sum())
+            n_wells += one.wells.height
+            screens |= set(one.wells["screen"])
+            first[path] = str(one.wells["well_id"].min() or "")
+            for name in one.wells["experiment"].unique():
+                self.paths_of.setdefault(name, []).append(path)
+            known = (pl.col("role") == "perturbation") & pl.col("perturbation").is_not_null()
+            layouts.append(one.wells.filter(known).select(LAYOUT).unique())
+        if total_D is None or not n_origin:
+            raise UserError(f"no well of role {knobs.origin!r} among {n_wells}, wanted some")
+        self.origin_D: NDArray[np.float32] = np.asarray(total_D / n_origin, dtype=np.float32)
+        # By their wells, so that sums do not depend on the order of the files.
+        self.paths = sorted(aligned, key=lambda path: (first[path], str(path)))
+        self.layouts = pl.concat(layouts).unique().sort(LAYOUT)
+        stamp = read_stamp(aligned[0])
+        self.facts: Mapping[str, Any] = {
+            "screen": "+".join(sorted(screens)),
+            "block": int(stamp.get("block") or 0),
+            "trimmed": bool(stamp.get("trimmed")),
+        }
+
+    def __iter__(self) -> Iterator[Treated]:
+        """One file after another, in the order of their wells."""
+        return (self.read(path) for path in self.paths)
+
+    def read(self, path: Path) -> Treated:
+        """Wells of one file, corrected for arms, with the origin at the controls."""
+        one = self._chosen(path)
+        x_WD = one.x_WD - self.origin_D
+        if self.arms is not None:
+            # Only a cut chromosome has the bias: an siRNA against the same gene does not.
+            cut = pl.when(pl.col("kind") == "knockout").then("gene")
+            gene_W = one.wells.select(cut.alias("gene"))["gene"]
+            subtract_arm_offsets(x_WD, gene_W, self.arms)
+        return Treated(one.wells, x_WD, self.facts)
+
+    def of(self, experiments: Sequence[str]) -> Treated:
+        """Wells of some experiments, sorted by name."""
+        paths = dict.fromkeys(p for name in experiments for p in self.paths_of[name])
+        treated = together([self.read(path) for path in paths])
+        return treated.take(treated.wells["experiment"].is_in(list(experiments)))
+
+    def _chosen(self, path: Path) -> Treated:
+        """Wells of one file that enter, as aligned."""
+        treated = single_treatments(*read_aligned(path), {})
+        cell_type, background = self.knobs.cell_type, self.knobs.background
+        if cell_type is not None:
+            treated = treated.take(treated.wells["cell_type"] == cell_type)
+        if background is not None:
+            wanted = "" if background == "none" else background
+            # Controls without any treatment have no background of their own to compare.
+            treated = treated.take(treated.wells["background"].fill_null(wanted) == wanted)
+        return treated
+
+
+def read_treated(
+    aligned: Sequence[Path], arms: pl.DataFrame | None, knobs: TreatedKnobs
+) -> Treated:
+    """Read aligned wells, choose, correct for arms, and put the origin at the controls.
+
+    Parameters and errors are those of :class:`TreatedFiles`; all wells are held.
+    """
+    return together(list(TreatedFiles(aligned, arms, knobs)))
+
+
+def together(parts: Sequence[Treated]) -> Treated:
+    """Put wells of several files under one another, sorted by name."""
+    wells = pl.concat([one.wells for one in parts], how="diagonal")
+    x_WD = np.concatenate([one.x_WD for one in parts])
     order_W = wells["well_id"].arg_sort().to_numpy()
-    wells, x_WD = wells[order_W], x_WD[order_W]
-    facts = {
-        "screen": "+".join(wells["screen"].unique().sort()),
-        "block": int(read_stamp(aligned[0]).get("block") or 0),
-        "trimmed": bool(read_stamp(aligned[0]).get("trimmed")),
-    }
-    treated = single_treatments(wells, x_WD, facts)
-    if knobs.cell_type is not None:
-        treated = treated.take(treated.wells["cell_type"] == knobs.cell_type)
-    if knobs.background is not None:
-        wanted = "" if knobs.background == "none" else knobs.background
-        # Controls without any treatment have no background of their own to compare.
-        treated = treated.take(treated.wells["background"].fill_null(wanted) == wanted)
-    x_WD = treated.x_WD - origin(treated, knobs.origin)
-    if arms is not None:
-        # Only a cut chromosome has the bias: an siRNA against the same gene does not.
-        cut = pl.when(pl.col("kind") == "knockout").then("gene")
-        subtract_arm_offsets(x_WD, treated.wells.select(cut.alias("gene"))["gene"], arms)
-    return replace(treated, x_WD=x_WD)
+    return Treated(wells[order_W], x_WD[order_W], parts[0].facts)
 
 
 def single_treatments(wells: pl.DataFrame, x_WD: Floats, facts: Mapping[str, Any]) -> Treated:
@@ -111,23 +182,6 @@ def single_treatments(wells: pl.DataFrame, x_WD: Floats, facts: Mapping[str, Any
         single, on="well_id", how="left", maintain_order="left"
     )
     return Treated(joined, x_WD, facts).take(~several_W)
-
-
-def origin(treated: Treated, role: str) -> NDArray[np.float32]:
-    """Mean of the wells of one role, summed in double precision.
-
-    Raises
-    ------
-    UserError
-        If no well has that role.
-    """
-    is_origin_W = (treated.wells["role"] == role).to_numpy()
-    if not is_origin_W.any():
-        raise UserError(f"no well of role {role!r} among {len(is_origin_W)}, wanted some")
-    mean_D: NDArray[np.float32] = (
-        treated.x_WD[is_origin_W].mean(axis=0, dtype=np.float64).astype(np.float32)
-    )
-    return mean_D
 
 
 def subtract_arm_offsets(x_WD: Floats, gene_W: pl.Series, arms: pl.DataFrame) -> None:

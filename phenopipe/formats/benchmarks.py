@@ -27,8 +27,28 @@ REPLICATE_PAIRS = Schema(
         "cvm_permuted": (pl.Float64, "Eq. 5 after the same"),
         "matched": (pl.Float64, "mean cosine of matched pairs"),
         "null": (pl.Float64, "mean cosine of null pairs"),
+        "ks_over_position": (pl.Float64, "Eq. 4 against null pairs at one address, or null"),
+        "cvm_over_position": (pl.Float64, "Eq. 5 against the same"),
+        "position": (pl.Float64, "mean cosine of null pairs at one address"),
+        "ks_unexpressed": (pl.Float64, "Eq. 4 of knockouts of unexpressed genes, or null"),
     },
     unique=("experiment_a", "experiment_b"),
+)
+REPLICATE_MATCHES = Schema(
+    "replicate_matches",
+    {
+        "experiment_a": (pl.String, "one experiment of the technical pair"),
+        "experiment_b": (pl.String, "the other"),
+        "perturbation": (pl.String, "guide or compound in both wells"),
+        "kind": (pl.String, "kind of perturbation"),
+        "gene": (pl.String, "target gene, null if unknown"),
+        "concentration_um": (pl.Float64, "micromolar, null for knockouts"),
+        "well_id": (pl.String, "well of the one experiment"),
+        "well_id_b": (pl.String, "well of the other"),
+        "cosine": (pl.Float64, "cosine similarity of the two wells"),
+        "rank": (pl.Float64, "share of the pair's null below, from 0 to 1; ties by half"),
+    },
+    unique=("well_id", "well_id_b"),
 )
 MAGNITUDES = Schema(
     "magnitudes",

@@ -4,14 +4,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phenopipe.benchmark import aggregate
+from phenopipe.benchmark import means
 from phenopipe.benchmark.aggregate import (
     aggregate_wells,
-    group_means,
+    correct_map,
     main,
     nearest_neighbours,
     spherical_mean,
 )
+from phenopipe.benchmark.config import AggregateKnobs
+from phenopipe.benchmark.means import Means, group_means
 from phenopipe.errors import UserError
 from phenopipe.formats.maps import MAP, NEIGHBOURS
 from phenopipe.formats.tables import read_stamp, read_table
@@ -43,7 +45,7 @@ def test_group_means_equal_a_loop_whatever_the_portion(groups, portion, as_unit)
     group_W = np.unique(groups, return_inverse=True)[1]
     x_WD = np.random.default_rng(len(groups)).normal(size=(len(groups), 3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aggregate, "ROWS_A_PASS", portion)
+        patch.setattr(means, "ROWS_A_PASS", portion)
         found_GD = group_means(x_WD, group_W, group_W.max() + 1, unit=as_unit)
     rows = unit(x_WD) if as_unit else x_WD
     for group in range(group_W.max() + 1):
@@ -142,3 +144,42 @@ def test_step_writes_map_and_neighbours_whatever_the_order_of_files(tmp_path):
     assert out[0]["n_wells"].to_list() == [8, 8, 8]
     assert read_stamp(folder / "map.parquet")["screen"] == "s"
     assert read_table(folder / "n.parquet", NEIGHBOURS).height == 6
+
+
+@pytest.mark.parametrize("aggregation", ["spherical", "mean", "guide_then_gene"])
+def test_wells_in_parts_give_the_same_map(aggregation, screen, monkeypatch):
+    whole = aggregate_wells(screen, aggregation=aggregation)
+    monkeypatch.setattr(means, "MAX_PENDING", 2)
+    at = pl.int_range(screen.wells.height, eager=True)
+    parts = [screen.take(at % 4 == number) for number in range(4)]
+    found = aggregate_wells(iter(parts), aggregation=aggregation)
+    assert found.drop("embedding").equals(whole.drop("embedding"))
+    assert found["embedding"].to_numpy() == pytest.approx(whole["embedding"].to_numpy())
+
+
+def test_sums_of_parts_wait_no_longer_than_they_must(monkeypatch):
+    monkeypatch.setattr(means, "MAX_PENDING", 3)
+    one = Means(["key"], unit=False)
+    for number in range(9):
+        one.add(pl.DataFrame({"key": ["a", "b"]}), np.full((2, 1), float(number)))
+        assert len(one.parts) < 4
+    rows, x_GD = one.result()
+    assert rows["n_wells"].to_list() == [9, 9] and x_GD.tolist() == [[4.0], [4.0]]
+
+
+def test_map_can_be_corrected_as_the_public_reference_does():
+    genes = ["A", "B", "C", "D"]
+    table = pl.DataFrame(
+        {
+            "entity": [*genes, "A"],
+            "kind": ["knockout"] * 4 + ["compound"],
+            "embedding": pl.Series(np.arange(5.0, dtype=np.float32)[:, None]),
+        }
+    )
+    known = pl.DataFrame(
+        {"gene": genes, "arm": ["1p", "1p", "1p", None], "expression": [-4.0, -5.0, 2.0, -9.0]}
+    )
+    found = correct_map(table, known, AggregateKnobs(min_genes=1))
+    assert found["embedding"].to_numpy().ravel().tolist() == [-0.5, 0.5, 1.5, 3.0, 4.0]
+    kept = correct_map(table, known, AggregateKnobs(min_genes=2))
+    assert kept.equals(table)

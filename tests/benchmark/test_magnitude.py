@@ -4,7 +4,7 @@ import pytest
 
 from phenopipe.benchmark import magnitude
 from phenopipe.benchmark.config import MagnitudeKnobs
-from phenopipe.benchmark.magnitude import Controls, energy_distance, magnitudes, main
+from phenopipe.benchmark.magnitude import Controls, distances, energy_distance, magnitudes, main
 from phenopipe.errors import UserError
 from phenopipe.formats.benchmarks import MAGNITUDES
 from phenopipe.formats.results import RESULTS
@@ -151,3 +151,14 @@ def test_step_writes_mean_spread_and_null(tmp_path, screen):
     )
     assert value["share_below_0.01"] == 0.5
     assert value["energy_distance_null"] == pytest.approx(table["null"].mean())
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e3])
+def test_distances_by_a_product_are_exact_for_coincident_points_too(shift):
+    rng = np.random.default_rng(4)
+    x_ND = rng.normal(size=(30, 6)) + shift
+    y_MD = np.vstack([x_ND[:5], x_ND[5:10] + 1e-9, rng.normal(size=(20, 6)) + shift])
+    found_NM = distances(x_ND, y_MD)
+    exact_NM = np.sqrt(((x_ND[:, None] - y_MD) ** 2).sum(axis=2))
+    assert found_NM == pytest.approx(exact_NM, rel=1e-11, abs=1e-15)
+    assert (np.diag(found_NM)[:5] == 0).all()

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from phenopipe.benchmark import nulls
 from phenopipe.benchmark.config import PUBLISHED_SEEDS, RecallKnobs
-from phenopipe.benchmark.pairs import clean_pairs, read_pairs
-from phenopipe.benchmark.recall import main, name_sources, relationship_recall
+from phenopipe.benchmark.pairs import PAIR, clean_pairs, pairs_within_groups, read_pairs
+from phenopipe.benchmark.published import describe_sources
+from phenopipe.benchmark.recall import chosen_genes, main, name_sources, relationship_recall
 from phenopipe.benchmark.sources import find_known, resample_genes, score_sources
 from phenopipe.errors import UserError
 from phenopipe.formats.benchmarks import RECALL_PAIRS
@@ -230,12 +231,10 @@ def test_step_equals_the_public_function(planted):
 
 
 def test_resampled_genes_bring_their_pairs_along():
-    rng = np.random.default_rng(0)
-    unit_GD = unit(rng.normal(size=(6, 3)))
     genes = np.array(list("abcdef"))
     pairs = pairs_of(("a", "b"), ("a", "c"), ("d", "e"))
     knobs = RecallKnobs(bootstraps=40, permutations=1)
-    known = find_known("hub", unit_GD, genes, pairs, knobs)
+    known = find_known("hub", 6, genes, pairs, knobs)
     found_PT = np.array([[1.0, 0.5], [0.0, 0.5], [1.0, 0.0]])
     ends_2T = resample_genes(known, found_PT, 6, knobs)
     rng = generator(knobs.seed, "recall", "bootstrap", "hub")
@@ -261,3 +260,88 @@ def test_step_names_the_source_without_pairs(planted):
 def test_thresholds_out_of_order_are_refused():
     with pytest.raises(ValueError, match="wanted 0 <= low < high <= 1"):
         RecallKnobs(thresholds=((0.9, 0.1),))
+
+
+def test_cuts_tell_the_same_as_ranks():
+    rng = np.random.default_rng(11)
+    for size in (1, 7, 20, 400):
+        drawn = np.sort(rng.integers(0, 12, size)).astype(np.float32)
+        values, counts = np.unique(drawn, return_counts=True)
+        asked = np.arange(-1, 14, 0.5, dtype=np.float32)
+        for null in (nulls.Null(drawn), nulls.Null(values, np.cumsum(counts))):
+            below, upto = null.ranks(asked)
+            for low, high in ((0.05, 0.95), (0.1, 0.9), (0.0, 1.0), (0.5, 0.5), (0.15, 0.85)):
+                left, right = null.cuts(low, high)
+                assert ((asked < left) == (upto <= low)).all()
+                assert ((asked > right) == (below >= high)).all()
+
+
+@pytest.mark.parametrize("n_genes", [9, 40])
+def test_cosines_of_pairs_are_the_same_one_by_one_and_by_blocks(n_genes, monkeypatch):
+    unit_GD = unit(np.random.default_rng(n_genes).normal(size=(n_genes, 6)))
+    first, second = np.triu_indices(n_genes, 1)
+    order = np.random.default_rng(1).permutation(len(first))
+    first, second = first[order], second[order]
+    wanted = (unit_GD @ unit_GD.T)[first, second].astype(np.float32)
+    monkeypatch.setattr(nulls, "ROWS_A_BLOCK", 7)
+    null, cosines = nulls.all_pairs_null(unit_GD, second, first)
+    assert cosines == pytest.approx(wanted, abs=1e-7)
+    assert np.array_equal(np.sort(cosines), null.sorted_Z)
+    assert nulls.pair_cosines(unit_GD, first, second) == pytest.approx(wanted, abs=1e-7)
+    monkeypatch.setattr(nulls, "MANY_PAIRS", np.inf)
+    assert nulls.pair_cosines(unit_GD, first, second) == pytest.approx(wanted, abs=1e-7)
+
+
+def test_pairs_on_one_arm_are_left_out_apart(planted):
+    table, groups = planted
+    arms = {gene: f"chr{at // 2 % 7}p" for at, gene in enumerate(names(60)) if at % 10}
+    pairs = pairs_within_groups(groups)
+    rows, ranked = score_sources(table, {"g": pairs}, RecallKnobs(permutations=1), arms)
+    value = {row["metric"]: row for row in rows}
+    found = value["recall_other_arms_all_pairs_0.05_0.95"]
+    same = [arms.get(a, a) == arms.get(b, b) for a, b in ranked.select(PAIR).rows()]
+    assert found["n"] == 120 - sum(same) and 0 < sum(same) < 120
+    apart = ranked.filter(~pl.Series(same))["rank"]
+    extreme = ((apart <= 0.05) | (apart >= 0.95)).mean()
+    assert found["value"] == pytest.approx(extreme, abs=0.02)
+    without, _ = score_sources(table, {"g": pairs}, RecallKnobs(permutations=1))
+    assert not [row for row in without if "other_arms" in row["metric"]]
+
+
+def test_genes_can_be_those_expressed_or_with_a_phenoprint():
+    genes = pl.DataFrame({"gene": ["A", "B", "C"], "expression": [1.0, -3.5, None]})
+    assert chosen_genes(RecallKnobs(), genes, None) is None
+    assert chosen_genes(RecallKnobs(keep="expressed"), genes, None) == ["A"]
+    combined = pl.DataFrame(
+        {
+            "gene": ["A", "B", "B", "C"],
+            "level": ["gene", "gene", "gene", "condition"],
+            "p_value": [0.02, 0.5, 0.01, 0.001],
+        }
+    )
+    judged = RecallKnobs(keep="phenoprint", manifest="m")
+    assert chosen_genes(judged, None, combined) == ["B"]
+    with pytest.raises(UserError, match="the screen has no table of genes"):
+        chosen_genes(RecallKnobs(keep="expressed"), None, combined)
+    with pytest.raises(UserError, match="no p-values of a manifest"):
+        chosen_genes(judged, genes, None)
+    with pytest.raises(UserError, match="no gene is expressed, wanted at least 20"):
+        chosen_genes(RecallKnobs(keep="expressed", min_expression=9), genes, None)
+    with pytest.raises(ValueError, match="phenoprint without a manifest"):
+        RecallKnobs(keep="phenoprint")
+
+
+def test_published_copies_are_known_and_others_can_be_refused(shared, tmp_path):
+    path = shared / "benchmark_annotations/StringDB.txt.gz"
+    told = describe_sources(["StringDB"], [path], {})["StringDB"]
+    assert (told["copy"], told["licence"]) == ("published", "CC BY 4.0, with attribution")
+    other = tmp_path / "hu.map.csv"
+    other.write_text("entity1,entity2\nA,B\n")
+    told = describe_sources(["hu.MAP"], [other], {})["hu.MAP"]
+    assert told["copy"] == "another" and told["licence"].startswith("CC BY 4.0")
+    assert describe_sources(["mine"], [other], {})["mine"]["licence"] == "unknown"
+    describe_sources(["mine"], [other], {"mine": told["sha256"]})
+    with pytest.raises(UserError, match=r"hu\.map\.csv: SHA-256 .*, wanted ab"):
+        describe_sources(["mine"], [other], {"mine": "ab"})
+    with pytest.raises(UserError, match="checksum for source 'CORUM'"):
+        describe_sources(["mine"], [other], {"CORUM": "ab"})

@@ -6,17 +6,18 @@ from hypothesis import strategies as st
 from scipy.stats import cramervonmises_2samp, ks_2samp, rankdata
 
 from phenopipe.benchmark.config import ReplicatesKnobs
+from phenopipe.benchmark.matches import matched_wells, same_address, technical_pairs
 from phenopipe.benchmark.replicates import (
     _similarities,
     main,
     match_labels,
-    matched_wells,
     replicate_consistency_test,
+    score_pairs,
     score_technical_pairs,
-    technical_pairs,
 )
+from phenopipe.benchmark.treated import TreatedFiles, read_treated
 from phenopipe.errors import UserError
-from phenopipe.formats.benchmarks import REPLICATE_PAIRS
+from phenopipe.formats.benchmarks import REPLICATE_MATCHES, REPLICATE_PAIRS
 from phenopipe.formats.results import RESULTS
 from phenopipe.formats.tables import read_table
 from tests.benchmark.plates import knockouts, save_aligned, treated_of, treatment, wells_of
@@ -173,8 +174,8 @@ def test_controls_never_enter(screen):
     wells, x_WD = screen
     far = np.where((wells["role"] == "negative_control").to_numpy()[:, None], 1e6, x_WD)
     knobs = ReplicatesKnobs()
-    first = score_technical_pairs(treated_of(wells, x_WD), knobs)
-    assert score_technical_pairs(treated_of(wells, far), knobs).equals(first)
+    first, _ = score_technical_pairs(treated_of(wells, x_WD), knobs)
+    assert score_technical_pairs(treated_of(wells, far), knobs)[0].equals(first)
     assert first["n"].to_list() == [24]
     assert first["matched"][0] > 0.7 > first["null"][0]
 
@@ -184,9 +185,9 @@ def test_null_pairs_may_be_kept_apart_by_gene():
     wells = pl.concat([wells_of(treatments, experiment=name) for name in ("e1", "e2")])
     x_WD = np.tile(np.repeat(np.eye(2), 6, axis=0), (2, 1))
     treated = treated_of(wells, x_WD)
-    by_gene = score_technical_pairs(treated, ReplicatesKnobs(label="gene"))
+    by_gene, _ = score_technical_pairs(treated, ReplicatesKnobs(label="gene"))
     assert by_gene["null"].to_list() == [0.0]
-    assert score_technical_pairs(treated, ReplicatesKnobs())["null"][0] > 0
+    assert score_technical_pairs(treated, ReplicatesKnobs())[0]["null"][0] > 0
 
 
 def test_screen_without_technical_pairs_is_told(screen):
@@ -204,7 +205,7 @@ def test_dose_of_a_compound_is_no_other_perturbation():
     ]
     wells = pl.concat([wells_of(treatments, experiment=name) for name in ("e1", "e2")])
     x_WD = np.tile(np.eye(2)[[at % 2 for at in range(1, 13)]], (2, 1))
-    found = score_technical_pairs(treated_of(wells, x_WD), ReplicatesKnobs())
+    found, _ = score_technical_pairs(treated_of(wells, x_WD), ReplicatesKnobs())
     assert found["null"].to_list() == [0.0]
 
 
@@ -216,6 +217,7 @@ def test_step_writes_medians_and_pairs(tmp_path, screen):
         path = tmp_path / f"{name}.parquet"
         paths.append(str(save_aligned(path, wells.filter(mine), x_WD[mine])))
     out = [f"--replicates={tmp_path}/r.parquet", f"--replicates-pairs={tmp_path}/p.parquet"]
+    out += [f"--replicates-matches={tmp_path}/m.parquet"]
     main(["--aligned", *paths, *out, "--benchmark=genome", "--encoder=mae"])
     results = read_table(tmp_path / "r.parquet", RESULTS)
     pairs = read_table(tmp_path / "p.parquet", REPLICATE_PAIRS)
@@ -223,4 +225,78 @@ def test_step_writes_medians_and_pairs(tmp_path, screen):
     assert results["metric"].to_list() == [*columns[:-1], "matched_cosine"]
     assert results["value"].to_list() == list(pairs.select(columns).row(0))
     assert results["low"].to_list() == [None] * 5
+    # Both plates hold one layout, so that no address has two treatments.
+    assert pairs["ks_over_position"].to_list() == [None]
+    matches = read_table(tmp_path / "m.parquet", REPLICATE_MATCHES)
+    assert matches.height == 24 and matches["rank"].mean() > 0.8
+    assert matches["cosine"].mean() == pytest.approx(pairs["matched"][0])
     assert pairs["ks_permuted"][0] < 0.5 < pairs["ks"][0]
+
+
+def moved_plates(n_plates=4, edge=3.0, effect=0.0, seed=0):
+    """Two experiments whose plates hold the same conditions at other addresses."""
+    rng = np.random.default_rng(seed)
+    genes = [f"G{at}" for at in range(24)]
+    place = edge * rng.normal(size=(24, 6))
+    direction = {gene: effect * rng.normal(size=6) for gene in genes}
+    frames, rows = [], []
+    for name in ("e1", "e2"):
+        for plate in range(n_plates):
+            turned = [*genes[6 * plate :], *genes[: 6 * plate]]
+            treatments = knockouts(turned, guides=1, replicates=1)
+            frames.append(
+                wells_of(treatments, experiment=name, plate=f"p{plate}", layout=f"l{plate}")
+            )
+            rows += [place[at] + direction[gene] for at, gene in enumerate(turned)]
+    x_WD = np.array(rows) + 0.5 * rng.normal(size=(len(rows), 6))
+    return pl.concat(frames), x_WD
+
+
+def test_what_position_alone_makes_alike_is_not_over_position():
+    knobs = ReplicatesKnobs()
+    wells, x_WD = moved_plates()
+    found, _ = score_technical_pairs(treated_of(wells, x_WD), knobs)
+    assert found["ks"][0] > 0.8 and found["ks_over_position"][0] < 0.25
+    wells, x_WD = moved_plates(edge=0.5, effect=3.0)
+    found, _ = score_technical_pairs(treated_of(wells, x_WD), knobs)
+    assert found["ks_over_position"][0] > 0.8
+    assert found["matched"][0] > 0.8 > found["position"][0]
+
+
+def test_null_pairs_of_one_address_never_share_their_treatment():
+    wells, x_WD = moved_plates()
+    treated = treated_of(wells, x_WD)
+    numbered = treated.wells.with_row_index("at")
+    both = matched_wells(numbered, ("e1", "e2"), "address", 0)
+    label = both["perturbation"].to_numpy().astype(str)
+    first, second = same_address(both, label, 50, 0, ("e1", "e2"))
+    assert len(first) == 50
+    assert (both["well"].gather(first) == both["well_b"].gather(second)).all()
+    assert (label[first] != label[second]).all()
+
+
+def test_knockouts_of_unexpressed_genes_are_looked_at_apart():
+    wells, x_WD = moved_plates(edge=0.0, effect=3.0)
+    silent = [f"G{at}" for at in range(12)]
+    still = wells["treatments"].list.first().struct.field("gene").is_in(silent).to_numpy()
+    x_WD[still] = np.random.default_rng(8).normal(size=(still.sum(), 6))
+    treated = treated_of(wells, x_WD)
+    found, _ = score_technical_pairs(treated, ReplicatesKnobs(), silent)
+    assert found["ks_unexpressed"][0] < 0.3 < 0.4 < found["ks"][0]
+
+
+def test_experiments_on_disk_give_what_wells_at_hand_give(tmp_path):
+    wells, x_WD = moved_plates(effect=2.0)
+    control = wells_of([[]] * 4, experiment="e1", plate="c", layout="c")
+    wells, x_WD = pl.concat([wells, control]), np.vstack([x_WD, np.ones((4, 6))])
+    paths = []
+    for name in ("e2", "e1"):
+        mine = (wells["experiment"] == name).to_numpy()
+        one = save_aligned(tmp_path / f"{name}.parquet", wells.filter(mine), x_WD[mine])
+        paths.append(one)
+    knobs = ReplicatesKnobs()
+    files = TreatedFiles(paths, None, knobs)
+    assert files.layouts["experiment"].unique().sort().to_list() == ["e1", "e2"]
+    pairs, matches = score_pairs(files.layouts, files.of, knobs)
+    at_hand, same = score_technical_pairs(read_treated(paths, None, knobs), knobs)
+    assert pairs.equals(at_hand) and matches.equals(same)
