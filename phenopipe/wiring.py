@@ -140,8 +140,26 @@ class Wiring:
         return [self.find(path) for path in self.config.benchmarks[benchmark].pairs.values()]
 
     def weights(self, encoder: str) -> list[str]:
-        """The weights of an encoder that is not trained here."""
-        return self.optional(self.config.encoders[encoder].weights)
+        """The weights of an encoder that is not trained here.
+
+        Raises
+        ------
+        UserError
+            If timm names the weights and the file is not there, with the command that
+            fetches it.
+        """
+        given = self.config.encoders[encoder].weights
+        tagged = getattr(self.config.knobs("embed", "prepare", encoder=encoder), "tagged", None)
+        if not tagged:
+            return self.optional(given)
+        path = self.find(given or f"weights/{tagged}.safetensors")
+        if not Path(path).exists():
+            fetch = f"python -m phenopipe.embed.fetch {tagged} --folder {Path(path).parent}"
+            raise UserError(
+                f"encoders.{encoder}: no file {path}, wanted the weights of {tagged};"
+                f" where there is a network: {fetch}"
+            )
+        return [path]
 
     def start(self, file: str, encoder: str) -> list[str]:
         """One file of the folder of the encoder that a training starts from, if any."""

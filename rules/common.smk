@@ -66,7 +66,10 @@ def annotation(name):
 
 def weights(wildcards):
     """The file of weights that an encoder starts from, if it names one."""
-    return WIRING.weights(**wildcards)
+    try:
+        return WIRING.weights(**wildcards)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def start(file):

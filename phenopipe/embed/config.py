@@ -1,9 +1,11 @@
 """Knobs of the embed stage."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
+from phenopipe.embed.presets import PRESETS, Preset
 from phenopipe.knobs import Knobs
 
 # As large as the masked autoencoder of the embedded demo, so that the two compare.
@@ -15,12 +17,17 @@ class PrepareKnobs(Knobs):
 
     kind: Literal["timm", "imported", "pixels"] = "timm"
     """timm: any timm model, with random weights or weights from a file or package.
-    imported: a folder that another run of the workflow wrote. pixels: statistics of each
+    imported: a folder that another run of the workflow wrote, or the weights of an
+    autoencoder in the layout that the paper's authors published. pixels: statistics of each
     channel's pixels, a baseline without any model."""
+    preset: Preset | None = None
+    """A baseline of the paper's Table 4; what is set beside it goes first."""
     architecture: str = "vit_tiny_patch16_224"
-    """Name of the model in timm."""
+    """Name of the model in timm. With a tag (NAME.TAG) it stands for the weights of that tag:
+    weights/NAME.TAG.safetensors under ``data``, or the entry's own ``weights``."""
     model_args: dict[str, Any] = Field(default=SMALL_VIT)
-    """Arguments that change the architecture; crop and channels come by themselves."""
+    """Arguments that change the architecture; crop and channels come by themselves. None
+    where the architecture is named and they are not."""
     channels: tuple[str, ...] = ()
     """Names of the channels in order; those of its screen when left out."""
     crop: PositiveInt = 64
@@ -33,10 +40,31 @@ class PrepareKnobs(Knobs):
     """Installed Python package that carries a file of weights (extra ``pretrained``)."""
     match: Literal["name", "order"] = "name"
     """How a file's tensors find their place in timm's model: by name, or by order and shape."""
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    """Checksum that the file of weights must have; ``phenopipe.embed.fetch`` prints it."""
     license: str | None = None
-    """Licence of the weights, for the model card."""
+    """Licence of the weights, for the model card; what timm says of its tags if left out."""
     seed: int = 0
     """Seed of random weights."""
+
+    @classmethod
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out the preset, and that a named architecture is taken as it is."""
+        written = {**PRESETS.get(str(settings.get("preset")), {}), **settings}
+        if "architecture" in written:
+            written.setdefault("model_args", {})
+        return written
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
+        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
+
+    @property
+    def tagged(self) -> str | None:
+        """Timm's name of pretrained weights, where a file of them is wanted."""
+        named = self.kind == "timm" and "." in self.architecture and self.package is None
+        return self.architecture if named else None
 
 
 class WellsKnobs(Knobs):

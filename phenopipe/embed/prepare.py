@@ -6,11 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import get_pretrained_cfg
+from timm.models.vision_transformer import VisionTransformer
 
 from phenopipe.embed.config import PrepareKnobs
-from phenopipe.embed.weights import find_in_package, fit_weights, named_as_timm, read_weights
-from phenopipe.encoders.base import Encoder, EncoderConfig, Kind
-from phenopipe.encoders.folder import build, load_encoder, save_encoder, timm_kind
+from phenopipe.embed.published import is_published, published_encoder
+from phenopipe.embed.weights import (
+    check_sha256,
+    find_in_package,
+    find_weights,
+    fit_weights,
+    is_torch_file,
+    named_as_timm,
+    read_weights,
+)
+from phenopipe.encoders.base import Encoder, EncoderConfig
+from phenopipe.encoders.folder import build, create_timm, load_encoder, save_encoder
 from phenopipe.errors import UserError
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.seeds import generator
@@ -24,28 +35,53 @@ def prepare_encoder(knobs: PrepareKnobs, weights: Path | None = None) -> Encoder
     knobs : PrepareKnobs
         What to build.
     weights : Path
-        File of weights (kind timm), or folder of an encoder (kind imported).
+        File of weights or folder of the hub's layout (kind timm); folder of an encoder, or
+        a file in the authors' layout (kind imported).
 
     Raises
     ------
     UserError
-        If the channels are not named, or the weights do not fit.
+        If the channels are not named, or the weights are missing or do not fit.
     """
     if knobs.kind == "imported":
-        if weights is None:
-            raise UserError("weights: missing key, wanted the folder of an encoder")
-        return load_encoder(weights)
+        return import_encoder(knobs, weights)
     if not knobs.channels:
         raise UserError("channels: missing key, wanted the names of the encoder's channels")
     encoder = build_random(knobs)
     if knobs.package is not None:
         weights = find_in_package(knobs.package)
+    if weights is None and knobs.tagged:
+        raise UserError(f"weights: missing key, wanted the file of {knobs.tagged}")
     if weights is not None and encoder.config.kind != "pixels":
+        weights = find_weights(weights)
+        if knobs.sha256:
+            check_sha256(weights, knobs.sha256)
         state = read_weights(weights)
         if knobs.match == "order":
             state = named_as_timm(state, knobs.architecture, weights)
         fit_weights(encoder.model, state, weights)
     return encoder.eval()
+
+
+def import_encoder(knobs: PrepareKnobs, weights: Path | None) -> Encoder:
+    """Load an encoder that another run wrote, or that was published by the paper's authors.
+
+    Raises
+    ------
+    UserError
+        If it is neither.
+    """
+    if weights is None:
+        raise UserError("weights: missing key, wanted the folder of an encoder")
+    file = find_weights(weights)
+    if knobs.sha256:
+        check_sha256(file, knobs.sha256)
+    if weights.is_dir() and not is_torch_file(file):
+        return load_encoder(weights)
+    state = read_weights(file)
+    if not is_published(state):
+        raise UserError(f"{file}: neither the folder of an encoder nor the authors' layout")
+    return published_encoder(state, knobs, file).eval()
 
 
 def build_random(knobs: PrepareKnobs) -> Encoder:
@@ -60,21 +96,54 @@ def build_random(knobs: PrepareKnobs) -> Encoder:
             normalization="none",
         )
         return build(config)
+    return build(timm_config(knobs))
+
+
+def timm_config(knobs: PrepareKnobs) -> EncoderConfig:
+    """Work out the configuration of one of timm's models for our crops and channels.
+
+    A vision transformer takes the largest input of whole patches that a crop holds: crops of
+    256 pixels before patches of 14 are seen in their middle 252.
+
+    Raises
+    ------
+    UserError
+        If timm lacks the model, or it gives no intermediate blocks or no class token.
+    """
     args: dict[str, Any] = {**knobs.model_args, "in_chans": len(knobs.channels)}
-    kind: Kind = timm_kind(knobs.architecture, args)
-    if kind == "vit":
+    with torch.device("meta"):
+        model: Any = create_timm(knobs.architecture, args)
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+        raise UserError(f"timm's {knobs.architecture} gives no intermediate blocks")
+    vit = isinstance(model, VisionTransformer)
+    if vit:
+        patch = int(model.patch_embed.patch_size[0])
+        args = {"img_size": knobs.crop - knobs.crop % patch, **args}
+        if knobs.pooling == "class" and not model.has_class_token:
+            raise UserError(f"timm's {knobs.architecture} has no class token, wanted mean")
+    elif _takes_size(knobs, args):
         args = {"img_size": knobs.crop, **args}
-    config = EncoderConfig(
-        kind=kind,
+    known = get_pretrained_cfg(knobs.tagged) if knobs.tagged else None
+    return EncoderConfig(
+        kind="vit" if vit else "cnn",
         architecture=knobs.architecture,
         channels=knobs.channels,
         crop=knobs.crop,
         model_args=args,
-        pooling=knobs.pooling if kind == "vit" else "mean",
+        pooling=knobs.pooling if vit else "mean",
         normalization=knobs.normalization,
-        license=knobs.license,
+        license=knobs.license or (known.license if known else None),
     )
-    return build(config)
+
+
+def _takes_size(knobs: PrepareKnobs, args: dict[str, Any]) -> bool:
+    """Whether a model other than a plain vision transformer is built for one image size."""
+    try:
+        with torch.device("meta"):
+            create_timm(knobs.architecture, {"img_size": knobs.crop, **args})
+    except UserError:
+        return False
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,10 +156,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
+    if files.weights and find_weights(files.weights).suffix == ".safetensors":
+        file = find_weights(files.weights)
+        if is_torch_file(file):
+            print(
+                f"{file}: written by torch.save in spite of its name; only its tensors are read"
+            )
     encoder = prepare_encoder(knobs, files.weights)
     if knobs.license:
         encoder.config = replace(encoder.config, license=knobs.license)
     save_encoder(files.model.parent, encoder, files.stamp)
+    print(f"{files.encoder}: {encoder.config.architecture}, {len(encoder.block_dims)} blocks")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Weights from elsewhere, made to fit: names, number of channels, positions."""
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from phenopipe.errors import UserError
 
 State = dict[str, Tensor]
+WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 
 
 def find_in_package(package: str) -> Path:
@@ -37,8 +39,52 @@ def find_in_package(package: str) -> Path:
     return found[0]
 
 
+def find_weights(path: Path) -> Path:
+    """Return the file of weights: the path itself, or the one in a folder of the hub's layout.
+
+    Raises
+    ------
+    UserError
+        If the folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    for name in WEIGHT_NAMES:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path}: no file of weights, wanted one of {', '.join(WEIGHT_NAMES)}")
+
+
+def check_sha256(path: Path, wanted: str) -> None:
+    """Refuse a file whose checksum is another.
+
+    Raises
+    ------
+    UserError
+        With both checksums.
+    """
+    found = sha256_of(path)
+    if found != wanted:
+        raise UserError(f"{path}: sha256 {found}, wanted {wanted}")
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file begins as ``torch.save`` begins one, whatever its name says."""
+    with path.open("rb") as handle:
+        return handle.read(4) == b"PK\x03\x04"
+
+
 def read_weights(path: Path) -> State:
     """Read tensors from a safetensors file or a torch file, never running code from it.
+
+    The content decides which of the two it is, not the name: published files called
+    ``model.safetensors`` were seen that ``torch.save`` had written.
 
     Raises
     ------
@@ -46,9 +92,11 @@ def read_weights(path: Path) -> State:
         If the file is neither, or holds more than tensors.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" and not is_torch_file(path):
             return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A handle, since torch too would go by the name.
+        with path.open("rb") as handle:
+            content = torch.load(handle, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, KeyError) as error:
         raise UserError(f"{path}: no readable weights ({str(error).splitlines()[0]})") from None
     except Exception as error:  # the unpickler refuses in its own ways
@@ -90,12 +138,14 @@ def fit_weights(model: nn.Module, state: State, where: Path) -> None:
     """Load weights into a model of another number of channels, crop size or no head.
 
     First convolutions are repeated over channels and rescaled, as timm does; positions
-    of vision transformers are interpolated; tensors of a head that the model lacks go.
+    of vision transformers are interpolated; tensors of a head or decoder that the model
+    lacks go.
 
     Raises
     ------
     UserError
-        If a tensor that the model needs is absent or of another shape.
+        If a tensor that the model needs is absent or of another shape, or the file has
+        further ones of a part that the model has, such as later blocks.
     """
     model_any: Any = model
     first = model_any.default_cfg.get("first_conv")
@@ -116,4 +166,8 @@ def fit_weights(model: nn.Module, state: State, where: Path) -> None:
                 f"{where}: tensor {name!r} has shape {tuple(state[name].shape)}, "
                 f"wanted {tuple(like.shape)}"
             )
+    parts = {name.partition(".")[0] for name in wanted}
+    for name in state.keys() - wanted.keys():
+        if name.partition(".")[0] in parts:
+            raise UserError(f"{where}: tensor {name!r} has no place in the model")
     model.load_state_dict({name: state[name] for name in wanted})

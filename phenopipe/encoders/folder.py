@@ -28,6 +28,8 @@ from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import STAMP_KEY, Stamp
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+# What makes plain timm open a trimmed CNN: it builds the whole, fills what there is, and cuts.
+FEATURES_ONLY = {"features_only": True, "feature_cls": "getter", "pretrained_strict": False}
 
 
 def build(config: EncoderConfig) -> Encoder:
@@ -38,7 +40,10 @@ def build(config: EncoderConfig) -> Encoder:
         return MaeEncoder(config, build_mae_encoder(**config.model_args))
     if config.kind == "ca_mae":
         return MaeEncoder(config, build_channel_agnostic_encoder(**config.model_args))
-    model: Any = create_timm(config.architecture, config.model_args)
+    args = {
+        k: v for k, v in config.model_args.items() if k not in (*FEATURES_ONLY, "out_indices")
+    }
+    model: Any = create_timm(config.architecture, args)
     if config.kind == "vit":
         return VitEncoder(config, model)
     if config.best_block is not None:
@@ -87,6 +92,8 @@ def trimmed(config: EncoderConfig, block: int, of: str) -> EncoderConfig:
     if config.kind in ("vit", "mae", "ca_mae"):
         # The final norm was trained for the last block; it has no place behind another.
         args |= {"depth": block, "final_norm": False}
+    elif config.kind == "cnn":
+        args |= {**FEATURES_ONLY, "out_indices": [block - 1]}
     return replace(config, model_args=args, best_block=block, trimmed_from=of)
 
 

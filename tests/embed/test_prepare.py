@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from phenopipe.embed.config import PrepareKnobs
 from phenopipe.embed.prepare import prepare_encoder
-from phenopipe.embed.weights import read_weights
+from phenopipe.embed.weights import read_weights, sha256_of
 from phenopipe.encoders.folder import load_encoder, save_encoder
 from phenopipe.errors import UserError
 
@@ -65,6 +65,39 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
     save_file({"patch_embed.proj.weight": torch.zeros(16, 3, 8, 8)}, path)
     with pytest.raises(UserError, match="no tensor 'cls_token'"):
         prepare_encoder(knobs(), path)
+
+
+def test_weights_of_a_deeper_model_are_refused(tmp_path):
+    deep = timm.create_model("vit_tiny_patch16_224", img_size=32, **{**TINY, "depth": 3})
+    path = tmp_path / "w.safetensors"
+    save_file(deep.state_dict(), path)
+    with pytest.raises(UserError, match=r"tensor 'blocks\.2\..*' has no place in the model"):
+        prepare_encoder(knobs(), path)
+
+
+def test_a_folder_of_the_hub_serves_and_its_checksum_is_held_to(tmp_path):
+    whole = timm.create_model("vit_tiny_patch16_224", img_size=16, **TINY)
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    digest = sha256_of(tmp_path / "model.safetensors")
+    encoder = prepare_encoder(knobs(sha256=digest), tmp_path)
+    assert torch.equal(encoder.model.state_dict()["norm.weight"], whole.norm.weight)
+    with pytest.raises(UserError, match=f"sha256 {digest}, wanted 0000"):
+        prepare_encoder(knobs(sha256="0" * 64), tmp_path)
+
+
+def test_a_tag_wants_its_weights_and_brings_their_licence(tmp_path):
+    tagged = knobs(architecture="vit_tiny_patch16_224.augreg_in21k")
+    with pytest.raises(UserError, match=r"wanted the file of vit_tiny_patch16_224\.augreg"):
+        prepare_encoder(tagged)
+    whole = timm.create_model("vit_tiny_patch16_224", img_size=16, **TINY)
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    assert prepare_encoder(tagged, tmp_path / "w.safetensors").config.license == "apache-2.0"
+
+
+def test_a_named_architecture_is_taken_as_it_is():
+    named = PrepareKnobs(architecture="resnet18", channels=("a",))
+    assert named.model_args == {} and PrepareKnobs().model_args["depth"] == 6
+    assert PrepareKnobs(preset="ViT-S/16", pooling="mean").pooling == "mean"
 
 
 def test_imagenet_weights_of_the_package_give_five_stages():
