@@ -11,7 +11,11 @@
    p-values of one condition independent, dependent by a normal variable that all share, or in
    technical pairs; beside it, the Cauchy combination of the same p-values without steps, floor
    and ceiling, whose own excess under strong dependence is known (Liu and Xie 2020).
-4. Position: wells on plates where what lies close looks alike, and no condition does
+4. The same from wells: conditions that do nothing, on plates where what lies close looks
+   alike, in experiments whose layouts are drawn anew, shared by technical pairs, or shared by
+   all; share of combined p-values at 0.01, and how strongly p-values of one condition in two
+   experiments of one layout hang together.
+5. Position: wells on plates where what lies close looks alike, and no condition does
    anything; excess statistic over the null's mean, and share called at 0.01, for layouts
    that are fixed over plates or random, with both nulls.
 
@@ -30,6 +34,8 @@ from phenopipe.consistency.statistics import consistency_pvalues, judge, unit_ro
 N_NULL, N_CONDITIONS, SEEDS, REPLICATES = 10_000, 40, range(20), (2, 3, 6, 24)
 N_FEATURES = 16
 N_ROWS, N_COLUMNS, N_PLATES = 16, 24, 6
+# Wells and trials of the combination from wells: 400 conditions of three in each.
+N_WELLS, N_TRIALS = 1200, 25
 
 
 def say(name, figure, unit="", bound="", kept=True):
@@ -124,12 +130,49 @@ def combined():
     return kept
 
 
+def smooth_places(rng, n_rows, n_columns):
+    """Something that lies within two steps alike on a plate, of unit variance."""
+    place = rng.normal(size=(n_rows + 4, n_columns + 4, N_FEATURES))
+    steps = [(row, column) for row in range(5) for column in range(5)]
+    return sum(place[r : r + n_rows, c : c + n_columns] for r, c in steps) / 5
+
+
+def combined_from_wells():
+    """Combine p-values of wells whose position shows, with layouts shared or not."""
+    kept = []
+    for how, n_alike in (("own_layouts", 1), ("pairs", 2), ("one_layout", 24)):
+        p_TCE = []
+        for trial in range(N_TRIALS):
+            rng = np.random.default_rng([trial, n_alike])
+            place_WD = smooth_places(rng, 30, 40).reshape(N_WELLS, N_FEATURES)
+            p_EC = []
+            for experiment in range(24):
+                if experiment % n_alike == 0:
+                    number_W = rng.permutation(N_WELLS) // 3
+                # The same microscope all along: positions look alike in every experiment.
+                x_WD = 0.5 * place_WD + rng.normal(size=(N_WELLS, N_FEATURES))
+                label_W = np.array([f"c{number:03d}" for number in number_W])
+                table = consistency_pvalues(x_WD, label_W, n_null=N_NULL, seed=experiment)
+                p_EC.append(table["p_value"].to_numpy())
+            p_TCE.append(np.array(p_EC).T)
+        p_CE = np.concatenate(p_TCE)
+        z_CE = norm.isf(np.clip(p_CE, 0.5 / N_NULL, 1 - 0.5 / N_NULL))
+        name = f"combined_from_wells_{how}"
+        say(f"{name}_correlation", float(np.corrcoef(z_CE[:, 0], z_CE[:, 1])[0, 1]))
+        say(f"{name}_single_size_over_nominal", float((p_CE <= 0.01).mean()) / 0.01, "x")
+        for n in (2, 6, 24):
+            # Every block of n experiments is a condition's evidence of its own.
+            parts = p_CE.reshape(len(p_CE), -1, n).reshape(-1, n)
+            score = cauchy_score(parts, floor=1 / N_NULL, ceiling=0.99).mean(axis=1)
+            size = float((cauchy_tail(score) <= 0.01).mean()) / 0.01
+            kept.append(say(f"{name}_{n}_size_over_nominal", size, "x", "<= 1.2", size <= 1.2))
+    return kept
+
+
 def plates(seed, *, fixed, strength):
     """Plates of 384 conditions that do nothing; what lies within two steps looks alike."""
     rng = np.random.default_rng(seed)
-    place = rng.normal(size=(N_ROWS + 4, N_COLUMNS + 4, N_FEATURES))
-    steps = [(row, column) for row in range(5) for column in range(5)]
-    smooth = sum(place[r : r + N_ROWS, c : c + N_COLUMNS] for r, c in steps) / 5
+    smooth = smooth_places(rng, N_ROWS, N_COLUMNS)
     at = np.arange(N_ROWS * N_COLUMNS)
     address = np.column_stack(np.divmod(at, N_COLUMNS)) + 1
     number = [at if fixed else rng.permutation(at) for _ in range(N_PLATES)]
@@ -174,6 +217,7 @@ def main():
     kept = under_the_null()
     power()
     kept += combined()
+    kept += combined_from_wells()
     position()
     sys.exit(not all(kept))
 

@@ -8,6 +8,7 @@ rows depend on its number alone.
 
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -176,17 +177,22 @@ def write_experiment(number, *, folder, rows):
     write_images(place / "images.parquet", sites, stamp)
 
 
-def made_up(folder: Path, rows: int, workers: int = 2):
-    """Write what is not there yet; return the paths of qc tables and of images tables."""
+def tables(folder: Path, rows: int):
+    """Return the paths of qc tables and of images tables of a screen."""
     n = max(1, round(rows / ROWS_AN_EXPERIMENT))
+    places = [folder / f"{rows}" / f"{i:04d}" for i in range(n)]
+    return [p / "wells.parquet" for p in places], [p / "images.parquet" for p in places]
+
+
+def make_up(folder: Path, rows: int, workers: int = 2):
+    """Write the tables of a screen that are not there yet."""
+    n = len(tables(folder, rows)[0])
     each = [rows // n + (i < rows % n) for i in range(n)]
-    size = folder / f"{rows}"
-    with ProcessPoolExecutor(workers) as pool:
+    # Polars has threads by now, which a forked process would wait for in vain.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         jobs = [
-            pool.submit(partial(write_experiment, i, folder=size, rows=each[i]))
+            pool.submit(partial(write_experiment, i, folder=folder / f"{rows}", rows=each[i]))
             for i in range(n)
         ]
         for job in jobs:
             job.result()
-    places = [size / f"{i:04d}" for i in range(n)]
-    return [p / "wells.parquet" for p in places], [p / "images.parquet" for p in places]

@@ -61,6 +61,8 @@ def align_experiment(
     normalizer = restore_normalizer(transform, cell_type)
     if normalizer is None:
         return x_WD.astype(np.float64)
+    if not len(x_WD):
+        return np.empty((0, transform.projection.shape[1]))
     central_WD = x_WD[fitted.wells] if transform.settings["center_on"] == "wells" else None
     return normalizer.map_of(x_WD[fitted.controls], central_WD)(x_WD)
 
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wells, x_WD = read_embedded(files.embeddings, files.wells)
     role, holdout, seed = (transform.settings[k] for k in ("control_role", "holdout", "seed"))
     fitted = fitted_wells(wells, role, holdout, seed)
-    if transform.method != "none":
+    if transform.method != "none" and wells.height:
         require_controls(
             fitted.controls, files.wells, files.experiment, role, knobs.min_controls
         )

@@ -64,7 +64,7 @@ def centered(axes: Transform, middles: dict[str, Middle]) -> Transform:
 
 
 def read_all(paths: Sequence[Path], axes: Path) -> dict[str, Middle]:
-    """Read the middles of every experiment, all on the same axes.
+    """Read the middles of every experiment that has wells, all on the same axes.
 
     Raises
     ------
@@ -79,7 +79,8 @@ def read_all(paths: Sequence[Path], axes: Path) -> dict[str, Middle]:
             raise UserError(f"{path}: middles on axes {of_axes}, wanted {known} as in {axes}")
         if experiment in middles:
             raise UserError(f"{path}: experiment {experiment} a second time, wanted it once")
-        middles[experiment] = (cell_type, middle_R)
+        if middle_R.size:
+            middles[experiment] = (cell_type, middle_R)
     return middles
 
 

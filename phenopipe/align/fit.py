@@ -5,6 +5,7 @@ Time and memory: one file of moments is held at a time, beside their sum; 50 exp
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,22 @@ def fit_transform(
     Raises
     ------
     UserError
-        If experiments differ in features, encoders or choice of wells, one has no control
-        (unless nothing is fitted), or the controls do not vary.
+        If experiments differ in features, encoders or choice of wells, one has wells and no
+        control (unless nothing is fitted), or the controls do not vary.
+
+    Notes
+    -----
+    An experiment without a single well that passes qc, as the gate leaves it, is passed over.
     """
     seen: list[dict[str, Any]] = []
     # Deviations from each experiment's own mean, where its centre goes first.
     within = knobs.method == "tvn" and knobs.center_by_experiment
-    total = pooled(_counted(parts, knobs, seen), within=within)
+    with_wells = (part for part in parts if not part.set_aside)
+    counted = _counted(with_wells, knobs, seen)
+    first = next(counted, None)
+    if first is None:
+        raise UserError("alignment cannot be fitted: no well of any experiment passes qc")
+    total = pooled(chain([first], counted), within=within)
     settings = {**seen[0]["settings"], **{name: getattr(knobs, name) for name in SETTINGS}}
     normalizer = make_normalizer(knobs.method, settings)
     arrays = (np.zeros_like(total.mean), np.empty((len(total.mean), 0)), np.zeros((1, 0)))

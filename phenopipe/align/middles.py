@@ -7,6 +7,8 @@ Time and memory: 20,000 wells of 384 features in 2 s and 0.36 GB.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from phenopipe.align.config import MiddlesKnobs
 from phenopipe.align.embedded import (
     cell_type_of,
@@ -41,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     wells, x_WD = read_embedded(files.embeddings, files.wells)
     role, holdout, seed = (axes.settings[k] for k in ("control_role", "holdout", "seed"))
     fitted = fitted_wells(wells, role, holdout, seed)
-    require_controls(fitted.controls, files.wells, files.experiment, role)
-    middle_R = normalizer.middle_of(x_WD[fitted.controls], x_WD[fitted.wells])
+    middle_R = np.empty(0)
+    if wells.height:
+        require_controls(fitted.controls, files.wells, files.experiment, role)
+        middle_R = normalizer.middle_of(x_WD[fitted.controls], x_WD[fitted.wells])
     axes_mark, cell_type = fingerprint(files.axes), cell_type_of(wells)
     write_middles(files.middles, files.experiment, cell_type, middle_R, axes_mark, files.stamp)
     print(f"{files.experiment}: middles of {fitted.wells.sum()} wells in {len(middle_R)} axes")

@@ -5,6 +5,7 @@ imports); the file holds one triangle, 0.6 MB at 384 features and 11 MB at 1,664
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{files.wells}: experiments {names}, wanted {files.experiment} alone")
     fitted = fitted_wells(wells, knobs.control_role, knobs.holdout, knobs.seed)
     found = control_moments(files.experiment, x_WD[fitted.controls], knobs, encoder)
+    found = replace(found, set_aside=not wells.height)
     write_moments(files.moments, found, files.stamp)
     print(
         f"{files.experiment}: {found.count} controls vary in {len(found.spectrum)} directions"

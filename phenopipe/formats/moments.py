@@ -40,6 +40,8 @@ class ControlMoments:
         How wells were chosen: ``control_role, holdout, seed``.
     encoder : str or None
         Fingerprint of the encoder; None where the store names none.
+    set_aside : bool
+        No well of the experiment passes qc, controls or not: no fit sees it.
     """
 
     experiment: str
@@ -49,6 +51,7 @@ class ControlMoments:
     spectrum: NDArray[np.float64]
     settings: Mapping[str, Any]
     encoder: str | None
+    set_aside: bool = False
 
 
 def write_moments(path: Path, moments: ControlMoments, stamp: Stamp) -> None:
@@ -75,6 +78,7 @@ def write_moments(path: Path, moments: ControlMoments, stamp: Stamp) -> None:
         "count": moments.count,
         "settings": dict(moments.settings),
         "encoder": moments.encoder,
+        **({"set_aside": True} if moments.set_aside else {}),
         "stamp": dict(stamp),
     }
     write_arrays(path, arrays, facts)
@@ -101,7 +105,7 @@ def read_moments(path: Path) -> ControlMoments:
     scatter_DD.T[np.triu_indices(n_features)] = arrays["triangle"]
     return ControlMoments(
         facts["experiment"], int(facts["count"]), arrays["mean"], scatter_DD,
-        arrays["spectrum"], facts["settings"], facts["encoder"],
+        arrays["spectrum"], facts["settings"], facts["encoder"], facts.get("set_aside", False),
     )  # fmt: skip
 
 
@@ -129,7 +133,7 @@ def write_middles(
     cell_type : str
         Its cell type, or types.
     middle_R : float array of shape (n_aligned_features,)
-        Middles of the projected wells.
+        Middles of the projected wells; without numbers where no well passes qc.
     axes : str
         Fingerprint of the axes that they were projected on.
     stamp : mapping

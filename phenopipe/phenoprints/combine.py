@@ -1,22 +1,23 @@
 """Step ``combine``: one p-value a judge, map type, level and condition over experiments.
 
-Peak memory: about 400 bytes a p-value of one experiment, all of which are held at once.
+Experiments are read one after another and summed up: memory grows with the number of
+conditions, not with that of experiments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 from scipy.stats import false_discovery_control
 
-from phenopipe.combination import cauchy_score, cauchy_tail
+from phenopipe.combination import cauchy_tail
 from phenopipe.errors import UserError
+from phenopipe.formats.names import names_of
 from phenopipe.formats.pvalues import COMBINED, PVALUES
 from phenopipe.formats.tables import read_stamp, read_table, write_table
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.phenoprints.config import CombineKnobs
-
-UNIT = ("encoder", "map_type", "level", "kind", "perturbation", "gene", "concentration_um")
+from phenopipe.phenoprints.sums import UNIT, Sums
 
 
 def combine_pvalues(pvalues: pl.DataFrame, knobs: CombineKnobs) -> pl.DataFrame:
@@ -45,42 +46,34 @@ def combine_pvalues(pvalues: pl.DataFrame, knobs: CombineKnobs) -> pl.DataFrame:
     Paper 3.1, Cauchy combination. Each p-value is kept between 1/n_null of its own null
     and ``knobs.ceiling``. The result does not depend on the order of rows.
     """
-    _refuse_doubles(pvalues)
-    weight = pl.col("n_replicates") if knobs.weights == "replicates" else pl.lit(1)
-    combined = (
-        _with_scores(pvalues, knobs.ceiling)
-        .with_columns(weight=weight.cast(pl.Float64))
-        .sort(*UNIT, "experiment")
-        .group_by(UNIT, maintain_order=True)
-        .agg(
-            (pl.col("score") * pl.col("weight")).sum() / pl.col("weight").sum(),
-            pl.col("n_replicates").sum().cast(pl.Int32),
-            pl.len().cast(pl.Int32).alias("n_experiments"),
-            pl.col("statistic").mean(),
-            pl.col("p_value").min().alias("p_any"),
-            pl.col("n_null").min(),
-        )
-    )
+    return combine_experiments(pvalues.sort("experiment").partition_by("experiment"), knobs)
+
+
+def combine_experiments(
+    experiments: Iterable[pl.DataFrame], knobs: CombineKnobs
+) -> pl.DataFrame:
+    """Combine as :func:`combine_pvalues`, one table after another.
+
+    Parameters
+    ----------
+    experiments : iterable of DataFrame
+        Tables of one experiment each, sorted by experiment; taken one at a time. Each
+        holds what one judge or several say.
+    knobs : CombineKnobs
+        Settings.
+    """
+    sums = Sums(knobs.ceiling, by_replicates=knobs.weights == "replicates")
+    name = None
+    for tests in experiments:
+        if tests.is_empty():
+            continue
+        if name is not None and tests["experiment"][0] != name:
+            sums.close_experiment()
+        name = tests["experiment"][0]
+        sums.add(tests)
+    combined = sums.table().sort(*UNIT)
     p_value = pl.Series("p_value", cauchy_tail(combined["score"].to_numpy()))
     return _with_q_values(combined.with_columns(p_value)).select(*COMBINED.columns)
-
-
-def _refuse_doubles(pvalues: pl.DataFrame) -> None:
-    doubled = pvalues.filter(pvalues.select(*UNIT, "experiment").is_duplicated())
-    if doubled.height:
-        row = doubled.select(*UNIT, "experiment").row(0)
-        raise UserError(f"two p-values for {row}, wanted one a judge, condition, experiment")
-
-
-def _with_scores(pvalues: pl.DataFrame, ceiling: float) -> pl.DataFrame:
-    """Add the Cauchy variable of each p-value; the floor is that of its own null."""
-    parts = [
-        part.with_columns(
-            score=pl.Series(cauchy_score(part["p_value"], floor=1 / n_null, ceiling=ceiling))
-        )
-        for (n_null,), part in pvalues.group_by("n_null")
-    ]
-    return pl.concat([pvalues.clear().with_columns(score=pl.lit(0.0)), *parts])
 
 
 def _with_q_values(combined: pl.DataFrame) -> pl.DataFrame:
@@ -100,6 +93,19 @@ def read_judged(path: Path) -> pl.DataFrame:
     return read_table(path, PVALUES).with_columns(encoder=pl.lit(judge))
 
 
+def in_order(paths: Sequence[Path]) -> Iterator[pl.DataFrame]:
+    """Read the p-values of all judges, experiment by experiment."""
+    keys = ("experiment", "screen", "encoder")
+
+    def place(path: Path) -> list[str]:
+        names = names_of(path)
+        return [*(names.get(key, "") for key in keys), str(path)]
+
+    for path in sorted(paths, key=place):
+        tests = read_judged(path)
+        yield from tests.sort("experiment").partition_by("experiment")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``phenoprints_combine``."""
     files, knobs = parse_step(
@@ -110,9 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    pvalues = PVALUES.empty().with_columns(encoder=pl.lit(""))
-    frames = [read_judged(path) for path in files.pvalues]
-    combined = combine_pvalues(pl.concat([pvalues, *frames]), knobs)
+    combined = combine_experiments(in_order(files.pvalues), knobs)
     write_table(files.combined, combined, COMBINED, files.stamp)
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from phenopipe.errors import UserError
 from phenopipe.formats.aligned import read_aligned
+from phenopipe.formats.parts import ROWS_A_PART
 from phenopipe.formats.results import RESULTS, tidy
 from phenopipe.formats.tables import read_stamp, write_table
 from phenopipe.knobs import parse_step, run_step
@@ -21,6 +22,8 @@ from phenopipe.phenoprints.config import DiversityKnobs
 
 CONTROL = "negative_control"
 TREATED = ("perturbation", "positive_control")
+# For each screen and experiment, where its wells lie in a table.
+Stretches = dict[tuple[str, str], list[tuple[int, int]]]
 
 
 def effective_rank(covariance_DD: NDArray[np.float64]) -> float:
@@ -94,19 +97,33 @@ def unlike_controls(
     return np.asarray(distance_W > np.quantile(own_N, quantile))
 
 
-def is_listed(wells: pl.DataFrame, table: Path) -> NDArray[np.bool_]:
+def stretches(table: Path) -> Stretches:
+    """Tell where the wells of each experiment lie in a table: (first row, rows) a stretch.
+
+    The names of the experiments are read once, a part of the table at a time: a table of all
+    experiments is not searched again for each of them.
+    """
+    found: Stretches = {}
+    names = pl.scan_parquet(table).select("screen", "experiment")
+    for first in range(0, pq.read_metadata(table).num_rows, ROWS_A_PART):
+        part = names.slice(first, ROWS_A_PART).collect()
+        runs = part.select(pl.struct("screen", "experiment").rle()).unnest("screen")
+        for n, screen, experiment in runs.unnest("value").iter_rows():
+            found.setdefault((screen, experiment), []).append((first, n))
+            first += n
+    return found
+
+
+def is_listed(wells: pl.DataFrame, table: Path, where: Stretches) -> NDArray[np.bool_]:
     """Tell which wells of one experiment a table lists; the table is never read whole."""
-    names = wells.select("screen", "experiment").unique()
-    listed = (
-        pl.scan_parquet(table)
-        .filter(
-            pl.col("screen").is_in(names["screen"].implode()),
-            pl.col("experiment").is_in(names["experiment"].implode()),
-        )
-        .select("well_id")
-        .collect(engine="streaming")
-    )
-    return wells["well_id"].is_in(listed["well_id"].implode()).to_numpy()
+    ids = pl.scan_parquet(table).select("well_id")
+    parts = [
+        ids.slice(first, n).collect()["well_id"]
+        for name in wells.select("screen", "experiment").unique().rows()
+        for first, n in where.get(name, [])
+    ]
+    listed = pl.concat([pl.Series("well_id", [], dtype=pl.String), *parts])
+    return wells["well_id"].is_in(listed.implode()).to_numpy()
 
 
 def diversity(
@@ -128,22 +145,30 @@ def diversity(
     list of dict
         Rows of tidy results: ``effective_rank`` and ``share_different``, the treated wells
         that lie farther from the controls' mean than ``knobs.quantile`` of the controls
-        do; each ``before`` and ``after`` the choice.
+        do; each ``before`` and ``after`` the choice. An experiment with fewer than two
+        controls counts for the rank alone.
     """
-    sets = {"before": (before, Kept()), "after": (after, Kept())}
+    sets = {
+        "before": (before, stretches(before), Kept()),
+        "after": (after, stretches(after), Kept()),
+    }
     for path in sorted(aligned):
         wells, x_WD = read_aligned(path)
         is_control_W = (wells["role"] == CONTROL).to_numpy()
-        if is_control_W.sum() < 2:
-            raise UserError(f"{path}: {is_control_W.sum()} wells of role {CONTROL}, wanted 2")
         wide_WD = x_WD.astype(np.float64)
-        different_W = unlike_controls(wide_WD, is_control_W, knobs.quantile)
         treated_W = wells["role"].is_in(TREATED).to_numpy()
-        for table, kept in sets.values():
-            rows = is_listed(wells, table)
+        different_W = np.zeros_like(treated_W)
+        if is_control_W.sum() >= 2:
+            different_W = unlike_controls(wide_WD, is_control_W, knobs.quantile)
+        else:
+            # One control has no distance from others: whether wells differ stays unknown.
+            print(f"{path}: {is_control_W.sum()} wells of role {CONTROL}, wanted 2 to compare")
+            treated_W = different_W
+        for table, where, kept in sets.values():
+            rows = is_listed(wells, table, where)
             kept.add(wide_WD[rows], treated_W[rows], different_W[rows])
     rows_out = []
-    for when, (_, kept) in sets.items():
+    for when, (_, _, kept) in sets.items():
         if kept.count:
             rank = effective_rank(kept.covariance())
             rows_out.append(

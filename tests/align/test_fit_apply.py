@@ -165,6 +165,39 @@ def test_an_experiment_without_controls_ends_in_one_line(screen):
         run_apply(folder, "experiment-1", transform, "never.parquet", "--min-controls", "13")
 
 
+def set_aside(path):
+    flags = read_qc_wells(path).with_columns(passes=pl.lit(False), reason=pl.lit("experiment"))
+    write_qc_wells(path, flags, {})
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--method", "pca"), ("--method", "none"), ("--center-on", "wells")],
+)
+def test_an_experiment_that_qc_set_aside_changes_no_other(screen, flags):
+    folder, names = screen
+    set_aside(folder / "experiment-2.parquet")
+    transform = run_fit(folder, names, *flags)
+    listed = set(read_table(folder / "controls.parquet", CONTROLS)["experiment"])
+    assert listed == {"experiment-1", "experiment-3", None}
+    alone = run_fit(folder, ["experiment-1", "experiment-3"], *flags, to="alone.npz")
+    found, wanted = read_transform(transform), read_transform(alone)
+    assert found.experiments == wanted.experiments
+    for name in ("center", "projection", "middle"):
+        assert np.array_equal(getattr(found, name), getattr(wanted, name))
+    wells, x_WD = run_apply(folder, "experiment-2", transform)
+    assert wells.height == 0
+    assert x_WD.shape == (0, run_apply(folder, "experiment-1", transform)[1].shape[1])
+
+
+def test_a_screen_that_qc_set_aside_as_a_whole_ends_in_one_line(screen):
+    folder, names = screen
+    for name in names:
+        set_aside(folder / f"{name}.parquet")
+    with pytest.raises(UserError, match="no well of any experiment passes qc"):
+        run_fit(folder, names)
+
+
 def test_mistakes_in_the_files_are_told(screen):
     folder, names = screen
     with pytest.raises(UserError, match="'experiment-9' has no moments"):

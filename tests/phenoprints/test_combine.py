@@ -105,6 +105,54 @@ def test_the_order_of_rows_changes_nothing(data):
     assert first["p_value"].to_list() == pytest.approx(expected, rel=1e-9)
 
 
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_an_added_experiment_changes_no_condition_that_it_lacks(data):
+    p = st.integers(1, 1000).map(lambda k: k / 1000)
+    rows = [
+        (f"e{e}", f"A_{c}", data.draw(p), data.draw(st.integers(2, 9)))
+        for e in range(5)
+        for c in range(4)
+        if data.draw(st.booleans()) or e == 0
+    ]
+    added = [(data.draw(st.sampled_from(["d", "e2b", "f"])), "A_3", data.draw(p), 4)]
+    knobs = CombineKnobs(weights=data.draw(st.sampled_from(["equal", "replicates"])))
+    before = combine_pvalues(pvalues_of(rows), knobs)
+    after = combine_pvalues(pvalues_of([*rows, *added]), knobs)
+    drop = pl.exclude("q_value")
+    others = pl.col("perturbation") != "A_3"
+    assert before.filter(others).select(drop).equals(after.filter(others).select(drop))
+    count = dict(after.select("perturbation", "n_experiments").rows())
+    assert count["A_3"] == sum(row[1] == "A_3" for row in rows) + 1
+
+
+def test_files_in_any_order_and_of_any_cut_give_the_same_table(tmp_path):
+    rng = np.random.default_rng(0)
+    paths = []
+    for e in range(7):
+        for encoder in ("mae", "classifier"):
+            rows = [
+                (f"e{e}", f"A_{c}", float(rng.integers(1, 1001)) / 1000, 3) for c in range(9)
+            ]
+            for part, cut in enumerate((rows[:4], rows[4:])):
+                path = tmp_path / f"{e}-{encoder}-{part}.parquet"
+                names = {"encoder": encoder, "experiment": f"e{e}", "screen": "s"}
+                table = pvalues_of(cut).drop("encoder")
+                write_table(path, table, PVALUES, {"names": names})
+                paths.append(str(path))
+    tables = []
+    for order in (np.arange(28), rng.permutation(28), np.arange(28)[::-1]):
+        out = str(tmp_path / "combined.parquet")
+        chosen = [paths[at] for at in order]
+        main(["--pvalues", *chosen, "--combined", out, "--manifest", "paper"])
+        tables.append(read_table(tmp_path / "combined.parquet", COMBINED))
+    assert tables[0].height == 18 and set(tables[0]["n_experiments"]) == {7}
+    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+    doubled = [*paths, paths[0]]
+    with pytest.raises(UserError, match="two p-values for"):
+        main(["--pvalues", *doubled, "--combined", out, "--manifest", "paper"])
+
+
 def test_noise_keeps_its_size():
     rng = np.random.default_rng(1)
     rows = [

@@ -2,7 +2,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from phenopipe.errors import UserError
 from phenopipe.formats.aligned import write_aligned
 from phenopipe.formats.results import RESULTS
 from phenopipe.formats.tables import read_table
@@ -12,6 +11,7 @@ from phenopipe.phenoprints.diversity import (
     effective_rank,
     is_listed,
     main,
+    stretches,
     unlike_controls,
 )
 from tests.phenoprints.test_select import wells_of
@@ -85,22 +85,52 @@ def test_a_choice_of_strong_wells_raises_the_share_that_differs(screened):
 
 def test_wells_are_listed_by_their_own_experiment(screened):
     folder, wells = screened
-    assert is_listed(wells, folder / "manifest.parquet").sum() == 260
+    table = folder / "manifest.parquet"
+    assert is_listed(wells, table, stretches(table)).sum() == 260
     other = wells.with_columns(experiment=pl.lit("another"))
-    assert is_listed(other, folder / "manifest.parquet").sum() == 0
+    assert is_listed(other, table, stretches(table)).sum() == 0
 
 
-def test_an_experiment_without_controls_is_refused(screened):
+def test_experiments_may_come_in_several_stretches(screened, monkeypatch):
     folder, wells = screened
-    x_WD = np.ones((2, 8))
-    write_aligned(folder / "no.parquet", wells[318:].with_columns(fitted=True), x_WD, STAMP)
-    with pytest.raises(UserError, match=r"no\.parquet: 0 wells of role negative_control"):
-        diversity(
-            [folder / "no.parquet"],
-            folder / "wells.parquet",
-            folder / "wells.parquet",
-            DiversityKnobs(),
-        )
+    monkeypatch.setattr("phenopipe.phenoprints.diversity.ROWS_A_PART", 7)
+    names = pl.Series(["e2", "e1", "e2", "e3"]).gather(np.arange(320) // 30 % 4)
+    mixed = wells.with_columns(experiment=names)
+    mixed.filter(pl.int_range(pl.len()) % 3 > 0).write_parquet(folder / "mixed.parquet")
+    where = stretches(folder / "mixed.parquet")
+    assert sum(n for runs in where.values() for _, n in runs) == 213
+    for name in ("e1", "e2", "e3"):
+        mine = mixed.with_row_index("at").filter(experiment=name)
+        found = is_listed(mine, folder / "mixed.parquet", where)
+        assert found.tolist() == (mine["at"] % 3 > 0).to_list()
+
+
+@pytest.mark.parametrize("rows", [slice(318, 320), slice(199, 320), slice(0, 0)])
+def test_an_experiment_of_few_controls_counts_for_the_rank_alone(screened, rows, capsys):
+    folder, wells = screened
+    shared = (folder / "wells.parquet", folder / "wells.parquet", DiversityKnobs())
+    alone = diversity([folder / "aligned.parquet"], *shared)
+    few, _ = wells[rows], capsys.readouterr()
+    x_WD = np.ones((few.height, 8))
+    write_aligned(folder / "few.parquet", few.with_columns(fitted=True), x_WD, STAMP)
+    both = diversity([folder / "aligned.parquet", folder / "few.parquet"], *shared)
+    assert [row["metric"] for row in both] == [row["metric"] for row in alone]
+    for with_few, without in zip(both, alone, strict=True):
+        if with_few["metric"].startswith("share_different"):
+            assert with_few == without
+        else:
+            assert with_few["n"] == without["n"] + few.height
+    n_controls = (few["role"] == "negative_control").sum()
+    assert f"few.parquet: {n_controls} wells of role" in capsys.readouterr().out
+
+
+def test_without_controls_anywhere_nothing_is_said_to_differ(screened):
+    folder, wells = screened
+    x_WD = np.random.default_rng(0).normal(size=(120, 8))
+    write_aligned(folder / "no.parquet", wells[200:].with_columns(fitted=True), x_WD, STAMP)
+    tables = (folder / "wells.parquet", folder / "wells.parquet")
+    rows = diversity([folder / "no.parquet"], *tables, DiversityKnobs())
+    assert [row["metric"] for row in rows] == ["effective_rank_before", "effective_rank_after"]
 
 
 def test_step_writes_a_row_a_judge_and_metric(screened):
