@@ -196,6 +196,7 @@ class WorkflowConfig(BaseModel):
             own.setdefault("channels", self._channels(name))
         if "checkpoints" in fields:
             own.setdefault("checkpoints", f"results/pretrain/{name}/checkpoints")
+            own.setdefault("logs", f"logs/training/{name}")
         return f"encoders.{name}", own
 
     def _channels(self, encoder: str) -> list[str]:

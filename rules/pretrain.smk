@@ -6,6 +6,8 @@ Stage pretrain: how does an encoder learn from a manifest, or from labels?
            results/encoders/{start}/ of the encoder to start from, if any
     out    results/encoders/{encoder}/model.safetensors, config.json, README.md
            results/pretrain/{encoder}/history.parquet, reconstructions.npz
+           results/pretrain/{encoder}/checkpoints/ with the states of a training under way
+           logs/training/{encoder}/log.jsonl and TensorBoard's files
     code   phenopipe/pretrain
     paper  3.2, A.2
 """
@@ -40,12 +42,15 @@ rule pretrain_mae:
     resources:
         mem_mb=4000,
         runtime=1440,
+        # How many processes train together; what comes out does not depend on it.
+        processes=1,
     params:
         knobs=knobs("pretrain", "mae"),
         version=1,
     shell:
         """
-        python -m phenopipe.pretrain.mae \
+        PHENOPIPE_PROCESSES={resources.processes} \
+            python -m phenopipe.pretrain.mae \
             --manifest {input.manifest:q} \
             --images {input.images:q} \
             --pixels {input.pixels:q} \
@@ -88,12 +93,15 @@ rule pretrain_classifier:
     resources:
         mem_mb=4000,
         runtime=1440,
+        # How many processes train together; what comes out does not depend on it.
+        processes=1,
     params:
         knobs=knobs("pretrain", "classifier"),
         version=1,
     shell:
         """
-        python -m phenopipe.pretrain.classifier \
+        PHENOPIPE_PROCESSES={resources.processes} \
+            python -m phenopipe.pretrain.classifier \
             --wells {input.wells:q} \
             --images {input.images:q} \
             --pixels {input.pixels:q} \

@@ -1,13 +1,17 @@
 """One small real run end to end, then what each change reruns: no more, no less."""
 
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
+import psutil
 import pytest
 import yaml
 
@@ -18,16 +22,23 @@ SMALL = yaml.safe_load((ROOT / "tests" / "small.yaml").read_text())
 pytestmark = pytest.mark.workflow
 
 
-def snakemake(home, work, config, *flags):
+def environment():
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def command_of(home, work, config, *flags):
     path = work / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["-m", "snakemake", "-s", home / "Snakefile", "--configfile", path, "-d", work]
+    return [sys.executable, *map(str, command), "--cores", "2", *flags]
+
+
+def snakemake(home, work, config, *flags):
     done = subprocess.run(
-        [sys.executable, *map(str, command), "--cores", "2", *flags],
+        command_of(home, work, config, *flags),
         capture_output=True,
         text=True,
-        env=env,
+        env=environment(),
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
@@ -93,6 +104,52 @@ def test_every_configured_encoder_has_a_folder(work):
         if one["kind"] != "profiles":
             folder = work / "results" / "encoders" / name
             assert {p.name for p in folder.iterdir()} >= {"model.safetensors", "config.json"}
+
+
+def training_of(scheduler, encoder):
+    """The processes of a training that Snakemake runs, those that train last."""
+    children = psutil.Process(scheduler.pid).children(recursive=True)
+    return [c for c in children if f"--encoder={encoder}" in " ".join(c.cmdline())]
+
+
+def stop_training(home, work, config, number, *, after):
+    """Run a training through Snakemake and send it a signal after some updates."""
+    target = "results/encoders/mae-all/model.safetensors"
+    log = work / "snakemake.log"
+    with log.open("w") as file:
+        scheduler = subprocess.Popen(
+            command_of(home, work, config, target, "--rerun-triggers", "mtime"),
+            stdout=file,
+            stderr=file,
+            env=environment(),
+        )
+        rows = 0
+        while rows < after:
+            assert scheduler.poll() is None, log.read_text()
+            time.sleep(0.005)
+            found = list(work.glob("results/pretrain/mae-all/checkpoints/*/history.jsonl"))
+            rows = len(found[0].read_text().splitlines()) if found else 0
+        for process in training_of(scheduler, "mae-all"):
+            process.send_signal(number)
+        assert scheduler.wait() != 0
+    assert not (work / target).exists()
+
+
+def test_training_that_is_killed_and_stopped_ends_with_the_same_weights(home, work, tmp_path):
+    """Kill -9 and SIGTERM through Snakemake, then a run to the end on two processes."""
+    for stage in ("screen", "qc", "undersample", "phenoprints/all"):
+        shutil.copytree(work / "results" / stage, tmp_path / "results" / stage)
+    config = changed(SMALL, pretrain={"mae": {"checkpoint_every": 2}})
+    stop_training(home, tmp_path, config, signal.SIGKILL, after=3)
+    stop_training(home, tmp_path, config, signal.SIGTERM, after=5)
+    assert "exit code 85" in (tmp_path / "logs/pretrain/mae/mae-all.log").read_text()
+    target = "results/encoders/mae-all/model.safetensors"
+    snakemake(home, tmp_path, config, target, "--rerun-triggers", "mtime")
+    assert (tmp_path / target).read_bytes() == (work / target).read_bytes()
+    lines = (tmp_path / "logs/training/mae-all/log.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert told[-1]["update"] == 8 and 0 <= told[-1]["data_wait_share"] <= 1
+    assert list((tmp_path / "logs/training/mae-all").glob("events.out.tfevents.*"))
 
 
 def test_same_seed_same_bytes(home, work, tmp_path):

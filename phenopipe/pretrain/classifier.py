@@ -18,10 +18,12 @@ from phenopipe.encoders.standardize import self_standardize
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.qc import passing_wells
 from phenopipe.formats.tables import write_table
-from phenopipe.knobs import parse_step, run_step
+from phenopipe.knobs import parse_step
 from phenopipe.pretrain.config import ClassifierKnobs
+from phenopipe.pretrain.distributed import World
 from phenopipe.pretrain.flops import training_flops
 from phenopipe.pretrain.labels import label_wells
+from phenopipe.pretrain.launch import run_training
 from phenopipe.pretrain.loop import Training
 from phenopipe.pretrain.sites import Sites, find_sites
 from phenopipe.pretrain.start import take_weights, with_training
@@ -66,6 +68,7 @@ def train_classifier(
     name: str,
     trained_on: str,
     start: Path | None = None,
+    world: World | None = None,
 ) -> Trained:
     """Train a classifier, or continue from its last state.
 
@@ -85,6 +88,8 @@ def train_classifier(
         Fingerprint of labels and images.
     start : Path
         Folder of an encoder whose weights training starts from; None: from random ones.
+    world : World
+        The processes that train together; None: this one alone.
     """
     sites.hold(knobs.memory_mb)
     classes = sorted(labels["label"].unique())
@@ -104,18 +109,25 @@ def train_classifier(
         extras=label_of,
     )
     args = model_args(knobs, len(sites.channels))
-    torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
     choose_attention(_tokens(knobs), bfloat16=knobs.precision == "bfloat16")
     head = {**args, "num_classes": len(classes)}
-    model = Classifier(create_timm(knobs.architecture, head))
+
+    def make() -> Classifier:
+        return Classifier(create_timm(knobs.architecture, head))
+
+    flops = training_flops(make, torch.zeros(1, len(sites.channels), knobs.crop, knobs.crop))
+    torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
+    model = make()
     config = replace(describe_encoder(knobs, sites.channels, args), trained_on=trained_on)
     before = replace(config, crops_seen=0, training_flops=0.0)
     if start is not None:
         before = take_weights(model.model, config, start)
-    training = Training(model, stream, classifier_loss, knobs, states, name)
+    world = world or World()
+    training = Training(
+        model, stream, classifier_loss, knobs, states, name, world=world, flops=flops
+    )
     history = training.run()
-    crop = torch.zeros(1, len(sites.channels), knobs.crop, knobs.crop)
-    flops = training_flops(lambda: Classifier(create_timm(knobs.architecture, head)), crop)
+    model = training.complete(make)
     seen = training.crops_seen
     config = with_training(config, before, crops=seen, flops=flops * seen)
     return Trained(without_head(model.model, config), history)
@@ -168,22 +180,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
+    world = World.join()
     labels = label_wells(passing_wells(files.wells), knobs.label, controls=knobs.controls)
     sites = find_sites(files.images, files.pixels, labels, knobs.crop)
-    mark = training_fingerprint(files.stamp)
-    states = States(Path(knobs.checkpoints) / f"{files.encoder}-{mark}")
     trained = train_classifier(
         sites,
         labels,
         knobs,
-        states,
+        States.of(files.encoder, files.stamp, knobs),
         name=files.encoder,
-        trained_on=mark,
+        trained_on=training_fingerprint(files.stamp),
         start=files.start_model and files.start_model.parent,
+        world=world,
     )
-    write_table(files.history, trained.history, HISTORY, files.stamp)
-    save_encoder(files.model.parent, trained.encoder, files.stamp)
+    if world.leads:
+        write_table(files.history, trained.history, HISTORY, files.stamp)
+        save_encoder(files.model.parent, trained.encoder, files.stamp)
+    world.leave()
 
 
 if __name__ == "__main__":
-    run_step(main)
+    run_training(main)

@@ -29,19 +29,30 @@ class TrainingKnobs(Knobs):
     updates: PositiveInt | None = None
     """Number of updates in place of ``epochs``."""
     batch: PositiveInt = 32
-    """Crops an update."""
+    """Crops an update, of all processes together."""
+    micro_batch: PositiveInt | None = None
+    """Crops that a process takes at once, its share of ``batch`` one part after another
+    where that is larger. What an update does stays the same but for rounding."""
+    optimizer: Literal["lion", "adamw"] = "lion"
+    """Who makes the updates (paper: Lion)."""
     lr: PositiveFloat = 1e-3
     """Highest learning rate (paper: 1e-4 up to ViT-B, 3e-5 above)."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Lion's decay rates of the update and of the momentum."""
+    """The optimizer's decay rates: Lion's of the update and of the momentum."""
     weight_decay: NonNegativeFloat = 0.05
-    """Lion's decoupled weight decay."""
+    """Decoupled weight decay."""
     warmup: float = Field(default=0.1, gt=0.0, lt=1.0)
     """Share of the updates in which the learning rate rises."""
     max_gradient_norm: PositiveFloat = 1.0
     """Gradients longer than this are shortened to it."""
+    max_gradient_ratio: PositiveFloat | None = None
+    """Updates whose gradient is longer than this many running medians are skipped, as those
+    are whose gradient is not finite."""
     max_skipped: NonNegativeInt = 10
-    """Consecutive updates that may be skipped because a gradient was not finite."""
+    """Consecutive updates that may be skipped. After more of them the training returns to its
+    last state and goes on with the crops that come next."""
+    max_returns: NonNegativeInt = 5
+    """Such returns after which the training stops with an error."""
     flips: bool = True
     """Whether crops are flipped at random, up-down and left-right."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -53,6 +64,23 @@ class TrainingKnobs(Knobs):
     """Folder of the states from which a killed training continues."""
     checkpoint_every: PositiveInt = 100
     """Updates between two states."""
+    states_kept: PositiveInt = 2
+    """States that are kept, the newest ones."""
+    wait_for_states: bool = False
+    """Whether training waits until a state is written, in place of going on beside it."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Whether each of several processes holds the whole model, or a slice of every tensor."""
+    activation_checkpointing: bool = False
+    """Whether blocks are computed again for the backward pass in place of kept in memory."""
+    compile: bool = False
+    """Whether blocks are compiled, which pays on GPUs and in long trainings."""
+    logs: str | None = None
+    """Folder of ``log.jsonl`` and of TensorBoard's files: rates, memory, utilization."""
+    log_every: PositiveInt = 10
+    """Updates that one row of them stands for."""
+    peak_tflops: PositiveFloat | None = None
+    """Trillions of operations a second of one GPU, to state the share that is used; unset: of
+    the GPUs that the planner knows."""
     license: str | None = None
     """Licence of the weights for the model card; none is assumed."""
     seed: NonNegativeInt = 0
@@ -105,6 +133,8 @@ class MaeKnobs(TrainingKnobs):
     """How tokens become an embedding: mean of patch tokens, or the class token."""
     held_out: PositiveInt = 16
     """Images that are never trained on, to show reconstructions and their error."""
+    panels_every: NonNegativeInt = 0
+    """Updates between two pictures of what the model paints on some of them; 0: none."""
 
     @classmethod
     def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,45 @@
-"""The training loop, the same for every model: schedule, clipping, guard, states, history."""
+"""The training loop, the same for every model and any number of processes.
 
+An update is made of one batch, shared by all processes and taken in pieces where memory is
+short. What it does depends on neither, but for the order in which sums are added up.
+"""
+
+import contextlib
 import math
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TypeVar, cast
 
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW, Optimizer
 
-from phenopipe.errors import UserError
 from phenopipe.pretrain.config import TrainingKnobs
+from phenopipe.pretrain.distributed import (
+    World,
+    hold_back,
+    unwrap_blocks,
+    whole,
+    wrap_blocks,
+)
+from phenopipe.pretrain.guard import Guard
+from phenopipe.pretrain.histories import History, Update
+from phenopipe.pretrain.journal import Journal, peak_flops
+from phenopipe.pretrain.launch import EXIT_REQUEUE, Signals
 from phenopipe.pretrain.lion import Lion
-from phenopipe.pretrain.states import States
+from phenopipe.pretrain.states import States, prime, training_tensors
 from phenopipe.pretrain.stream import Batch, CropStream
 from phenopipe.seeds import generator
 
 # One-cycle schedule: the rate starts at 1/25 of its peak and ends at 1/10,000 of its start.
 START_FACTOR, END_FACTOR = 25.0, 1e4
-SECONDS_BETWEEN_LINES = 15.0
 
+M = TypeVar("M", bound=nn.Module)
 LossOf = Callable[[nn.Module, Batch], dict[str, Tensor]]
 
 
@@ -44,15 +62,13 @@ def _cosine(first: float, last: float, share: float) -> float:
     return last + (first - last) * (1.0 + math.cos(math.pi * share)) / 2.0
 
 
-class Update(NamedTuple):
-    """One row of the history."""
-
-    update: int
-    epoch: float
-    loss: float
-    lr: float
-    gradient_norm: float
-    parts: dict[str, float]
+def make_optimizer(model: nn.Module, knobs: TrainingKnobs) -> Optimizer:
+    """Return the optimizer of the tensors that learn."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    lr, betas, decay = knobs.lr, knobs.betas, knobs.weight_decay
+    if knobs.optimizer == "adamw":
+        return AdamW(learning, lr, betas, weight_decay=decay)
+    return Lion(learning, lr, betas, decay, compiled=knobs.compile)
 
 
 @dataclass
@@ -66,13 +82,19 @@ class Training:
     stream : CropStream
         Gives batch number ``u`` for update ``u``.
     loss_of : callable
-        Given model and batch, returns ``loss`` and its parts as tensors.
+        Given model and batch, returns ``loss`` and its parts as tensors, means over crops.
     knobs : TrainingKnobs
         How to train.
     states : States
         Where to continue from, and where states are kept.
     name : str
         What the lines of progress begin with.
+    world : World
+        The processes that train together.
+    flops : float
+        Operations of training on a crop.
+    watch : callable or None
+        Called after every update with the model and how many were made.
     """
 
     model: nn.Module
@@ -81,126 +103,188 @@ class Training:
     knobs: TrainingKnobs
     states: States
     name: str
-    history: list[Update] = field(default_factory=list)
-    skipped: int = 0
+    world: World = field(default_factory=World)
+    flops: float = 0.0
+    watch: Callable[[nn.Module, int], None] | None = None
+    done: int = 0
+    stop: bool = False
+    signals: Signals = field(default_factory=Signals)
 
     def __post_init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model.to(self.device)
-        learning = [p for p in self.model.parameters() if p.requires_grad]
-        decay = self.knobs.weight_decay
-        self.optimizer = Lion(learning, self.knobs.lr, self.knobs.betas, weight_decay=decay)
-        epochs = self.knobs.epochs * len(self.stream.sites) / self.knobs.batch
-        self.updates = self.knobs.updates or max(1, math.ceil(epochs))
+        knobs, world = self.knobs, self.world
+        self.stream.share(world.rank, world.share_of(knobs.batch))
+        self.model.to(world.device)
+        wrap_blocks(
+            self.model, compiled=knobs.compile, checkpointed=knobs.activation_checkpointing
+        )
+        bfloat16 = knobs.precision == "bfloat16"
+        self.called = world.spread(self.model, knobs.parallel, bfloat16=bfloat16)
+        self.optimizer = make_optimizer(self.model, knobs)
+        epochs = knobs.epochs * len(self.stream.sites) / knobs.batch
+        self.updates = knobs.updates or max(1, math.ceil(epochs))
+        self.guard = self._new_guard()
+        self.states.world = world
+        self.history = History(self.states.folder / "history.jsonl", writes=world.leads)
+
+    def _new_guard(self) -> Guard:
+        knobs = self.knobs
+        return Guard(knobs.max_gradient_ratio, knobs.max_skipped, knobs.max_returns)
 
     def run(self) -> pl.DataFrame:
         """Train to the end, from the last state if there is one, and return the history."""
-        self._resume()
+        continues = self._load()
         self.model.train()
-        first, progress = len(self.history), Progress(self.name, self.updates)
-        clock = time.monotonic()
-        for update, batch in enumerate(self.stream.batches(first, self.updates), start=first):
-            waited = time.monotonic() - clock
-            self.history.append(self.step(update, batch))
-            if (update + 1) % self.knobs.checkpoint_every == 0 or update + 1 == self.updates:
-                self.states.save(update + 1, self._state())
-            progress.tell(self.history[-1], self.knobs.batch, waited)
-            clock = time.monotonic()
+        with Signals() as self.signals, self._journal() as self.journal:
+            how = f"continues after update {self.done}" if continues else "starts"
+            many = f" on {self.world.size} processes" if self.world.size > 1 else ""
+            self.journal.note(self.done, f"{how}{many}, {self.updates} updates in all")
+            while self.done < self.updates:
+                self._train()
+            self.states.finish()
         self.model.eval()
-        return self.table()
+        unwrap_blocks(self.model)
+        self.history.close()
+        return self.history.table() if self.world.leads else pl.DataFrame()
+
+    def _train(self) -> None:
+        """Make updates until the last one, or until the guard gives up on some."""
+        shift = self.guard.shift
+        batches = self.stream.batches(self.done + shift, self.updates + shift)
+        with contextlib.closing(batches):
+            while self.done < self.updates:
+                clock = time.monotonic()
+                batch = next(batches)
+                waited = time.monotonic() - clock
+                row = self.step(self.done, batch)
+                if self.guard.gives_up:
+                    self._return()
+                    return
+                self.done += 1
+                self.history.append(row)
+                self.journal.tell(row, waited)
+                if self.watch is not None:
+                    self.watch(self.model, self.done)
+                stop = self.stop and self.done < self.updates
+                if stop or self.done % self.knobs.checkpoint_every == 0 or self._ended:
+                    self._save()
+                if stop:
+                    self._leave()
 
     def step(self, update: int, batch: Batch) -> Update:
         """Make one update (counted from 0) and return its row of the history.
 
-        A gradient that is not finite changes nothing but the count of skipped updates.
+        A gradient that the guard refuses changes nothing but its counts.
         """
         knobs = self.knobs
         lr = one_cycle(update, self.updates, knobs.lr, knobs.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         # Dropout inside a timm model draws from torch's generator.
-        torch.manual_seed(int(generator(knobs.seed, "update", update).integers(2**62)))
-        batch = tuple(part.to(self.device, non_blocking=True) for part in batch)
-        bfloat16 = knobs.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            losses = self.loss_of(self.model, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), knobs.max_gradient_norm))
-        numbers = {name: float(value.detach()) for name, value in losses.items()}
-        if math.isfinite(norm) and math.isfinite(numbers["loss"]):
+        place = [self.world.rank] if self.world.rank else []
+        seed = generator(knobs.seed, "update", update, *place).integers(2**62)
+        torch.manual_seed(int(seed))
+        found = self._gradients(batch)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), knobs.max_gradient_norm)
+        numbers, length = self._agree(found), float(whole(norm))
+        if self.guard.accepts(length, numbers["loss"]):
             self.optimizer.step()
-            self.skipped = 0
+        epoch = (update + 1 + self.guard.shift) * knobs.batch / len(self.stream.sites)
+        return Update(update + 1, epoch, numbers.pop("loss"), lr, length, numbers)
+
+    def _gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Add up the gradients of a batch piece by piece; returns its loss and parts.
+
+        Losses are means over crops, each of which hides as many patches: the mean over
+        pieces, by their crops, is that of the batch.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        crops, device = len(batch[0]), self.world.device
+        count = math.ceil(crops / (self.knobs.micro_batch or crops))
+        pieces = list(zip(*(part.tensor_split(count) for part in batch), strict=True))
+        bfloat16 = self.knobs.precision == "bfloat16"
+        total: dict[str, Tensor] = {}
+        for number, piece in enumerate(pieces, start=1):
+            share = len(piece[0]) / crops
+            with hold_back(self.called, number < count):
+                piece = tuple(part.to(device, non_blocking=True) for part in piece)
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    losses = self.loss_of(self.called, piece)
+                (losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in losses.items():
+                total[name] = total.get(name, 0.0) + value.detach() * share
+        return total
+
+    def _agree(self, numbers: dict[str, Tensor]) -> dict[str, float]:
+        """Average the numbers of all processes, and learn whether one was told to stop."""
+        stop = float(self.signals.asked is not None)
+        *means, asked = self.world.mean([*map(float, numbers.values()), stop])
+        self.stop = asked > 0
+        return dict(zip(numbers, means, strict=True))
+
+    @property
+    def _ended(self) -> bool:
+        return self.done == self.updates
+
+    def _save(self) -> None:
+        self.history.sync()
+        self.world.settle(self.model)
+        tensors = training_tensors(self.model, self.optimizer)
+        self.states.save(self.done, tensors, {"guard": self.guard.state()})
+
+    def _load(self) -> bool:
+        """Continue from the newest state; without one, from the start."""
+        prime(self.optimizer)
+        found = self.states.load(training_tensors(self.model, self.optimizer))
+        if found is None:
+            self.optimizer.state.clear()
         else:
-            self._skip(update)
-        epoch = (update + 1) * knobs.batch / len(self.stream.sites)
-        return Update(update + 1, epoch, numbers.pop("loss"), lr, norm, numbers)
+            self.done = found["update"]
+            self.guard.load(found["guard"])
+        self.history.cut(self.done)
+        return found is not None
 
-    def _skip(self, update: int) -> None:
-        self.skipped += 1
-        if self.skipped > self.knobs.max_skipped:
-            raise UserError(
-                f"{self.name}: gradients are not finite in {self.skipped} updates running, "
-                f"the last being {update + 1}; lower lr (found {self.knobs.lr:g})"
-            )
+    def _return(self) -> None:
+        """Go back to the last state, and on with the crops that come next in the stream."""
+        before, at = self.guard, self.done + 1
+        rate = self.optimizer.param_groups[0]["lr"]
+        complaint = before.complain(self.name, at, rate)
+        self.guard = self._new_guard()
+        if before.returns == self.knobs.max_returns or not self._load():
+            raise complaint
+        self.guard.returned(before, at, self.done)
+        self.journal.note(at, f"{complaint}; returns to update {self.done}")
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": [tuple(row) for row in self.history],
-            "skipped": self.skipped,
-        }
+    def _leave(self) -> None:
+        """End because a signal asked for it; the state of the last update is saved."""
+        self.states.finish()
+        line = f"stopped by a signal after update {self.done}, its state is saved"
+        self.journal.note(self.done, f"{line}; exit code {EXIT_REQUEUE}: run again")
+        self.world.leave()
+        sys.exit(EXIT_REQUEUE)
 
-    def _resume(self) -> None:
-        state = self.states.load()
-        if state is None:
-            return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = [Update(*row) for row in state["history"]]
-        self.skipped = state["skipped"]
-        _say(f"{self.name}: continues after update {len(self.history)} of {self.updates}")
+    def _journal(self) -> Journal:
+        knobs = self.knobs
+        return Journal(
+            self.name,
+            updates=self.updates,
+            batch=knobs.batch,
+            folder=Path(knobs.logs) if knobs.logs else None,
+            every=knobs.log_every,
+            flops=self.flops,
+            peak=peak_flops(knobs.peak_tflops, self.world),
+            quiet=not self.world.leads,
+        )
 
-    def table(self) -> pl.DataFrame:
-        """Return the history, parts of the loss as columns."""
-        rows = [{**row._asdict(), **row.parts} for row in self.history]
-        return pl.DataFrame(rows).drop("parts")
+    def complete(self, build: Callable[[], M]) -> M:
+        """Return the trained model in one piece, in every process."""
+        if not any(isinstance(p, DTensor) for p in self.model.parameters()):
+            return cast(M, self.model)
+        tensors = {name: whole(one) for name, one in self.model.state_dict().items()}
+        model = build().to(self.world.device).eval()
+        model.load_state_dict(tensors)
+        return model
 
     @property
     def crops_seen(self) -> int:
         """Crops that all updates together have used."""
         return self.updates * self.knobs.batch
-
-
-class Progress:
-    """A line about the training every quarter of a minute."""
-
-    def __init__(self, name: str, updates: int) -> None:
-        self.name = name
-        self.updates = updates
-        self.begun = self.told = time.monotonic()
-        self.crops = self.made = 0
-        self.waited = 0.0
-
-    def tell(self, row: Update, crops: int, waited: float) -> None:
-        """Count one update, and print a line if the last one is long ago or it is the end."""
-        self.crops += crops
-        self.made += 1
-        self.waited += waited
-        now = time.monotonic()
-        last = row.update == self.updates
-        if not last and now - self.told < SECONDS_BETWEEN_LINES:
-            return
-        self.told = now
-        spent = max(now - self.begun, 1e-9)
-        left = spent / self.made * (self.updates - row.update)
-        _say(
-            f"{self.name}: update {row.update} of {self.updates}, epoch {row.epoch:.1f}, "
-            f"loss {row.loss:.4f}, lr {row.lr:.2e}, {self.crops / spent:.0f} crops/s, "
-            f"{self.waited / spent:.1%} of the time waiting for data, {left:.0f} s left"
-        )
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

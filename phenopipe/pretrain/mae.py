@@ -19,9 +19,11 @@ from phenopipe.encoders.vit import MaeEncoder
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.tables import read_table, write_table
-from phenopipe.knobs import parse_step, run_step
+from phenopipe.knobs import parse_step
 from phenopipe.pretrain.config import MaeKnobs
+from phenopipe.pretrain.distributed import World
 from phenopipe.pretrain.flops import training_flops
+from phenopipe.pretrain.launch import run_training
 from phenopipe.pretrain.loop import Training
 from phenopipe.pretrain.reconstructions import (
     Arrays,
@@ -31,7 +33,7 @@ from phenopipe.pretrain.reconstructions import (
 )
 from phenopipe.pretrain.sites import Sites, find_sites
 from phenopipe.pretrain.start import take_weights, with_training
-from phenopipe.pretrain.states import States, training_fingerprint
+from phenopipe.pretrain.states import States
 from phenopipe.pretrain.stream import Batch, CropStream
 from phenopipe.seeds import generator
 
@@ -68,6 +70,7 @@ def train_mae(
     name: str,
     trained_on: str,
     start: Path | None = None,
+    world: World | None = None,
 ) -> Trained:
     """Train a masked autoencoder, or continue from its last state.
 
@@ -86,6 +89,8 @@ def train_mae(
     start : Path
         Folder of an encoder whose weights training starts from; None: from random ones. The
         decoder is always new.
+    world : World
+        The processes that train together; None: this one alone.
     """
     held = hold_out(sites, knobs.held_out, knobs.seed)
     shown, learned = sites.only(held), sites.only(~held)
@@ -104,18 +109,29 @@ def train_mae(
         flips=knobs.flips,
         extras=noise,
     )
-    torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
     choose_attention(n_patches, bfloat16=knobs.precision == "bfloat16")
+    flops = crop_flops(knobs, n_channels)
+    torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
     model = build_autoencoder(knobs, n_channels)
     config = describe_encoder(knobs, sites.channels, trained_on)
     before = replace(config, crops_seen=0, training_flops=0.0)
     if start is not None:
         before = take_weights(model.encoder, config, start)
-    training = Training(model, stream, autoencoder_loss, knobs, states, name)
+    training = Training(
+        model,
+        stream,
+        autoencoder_loss,
+        knobs,
+        states,
+        name,
+        world=world or World(),
+        flops=flops,
+    )
     history = training.run()
+    model = training.complete(lambda: build_autoencoder(knobs, n_channels))
     painted = reconstruct(model, shown, knobs.crop, knobs.seed)
-    flops = crop_flops(knobs, n_channels) * training.crops_seen
-    config = with_training(config, before, crops=training.crops_seen, flops=flops)
+    seen = training.crops_seen
+    config = with_training(config, before, crops=seen, flops=flops * seen)
     return Trained(MaeEncoder(config, model.encoder), history, painted)
 
 
@@ -162,23 +178,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
+    world = World.join()
     wells = read_table(files.manifest, MANIFEST)
     sites = find_sites(files.images, files.pixels, wells, knobs.crop)
-    mark = training_fingerprint(files.stamp)
-    states = States(Path(knobs.checkpoints) / f"{files.encoder}-{mark}")
     (trained_on,) = files.stamp["inputs"]["manifest"]
     trained = train_mae(
         sites,
         knobs,
-        states,
+        States.of(files.encoder, files.stamp, knobs),
         name=files.encoder,
         trained_on=trained_on,
         start=files.start_model and files.start_model.parent,
+        world=world,
     )
-    write_table(files.history, trained.history, HISTORY, files.stamp)
-    write_reconstructions(files.reconstructions, trained.reconstructions)
-    save_encoder(files.model.parent, trained.encoder, files.stamp)
+    if world.leads:
+        write_table(files.history, trained.history, HISTORY, files.stamp)
+        write_reconstructions(files.reconstructions, trained.reconstructions)
+        save_encoder(files.model.parent, trained.encoder, files.stamp)
+    world.leave()
 
 
 if __name__ == "__main__":
-    run_step(main)
+    run_training(main)

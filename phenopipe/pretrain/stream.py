@@ -2,12 +2,13 @@
 
 The stream runs through the images epoch by epoch, each in an order of its own. Place
 ``p`` of the stream is image number ``p mod n`` of epoch ``p // n``; update ``u`` takes the
-places ``u * batch`` to ``(u + 1) * batch - 1``. Nothing else is remembered, so a training
-that continues after a kill, or on another number of machines, sees the same crops.
+places ``u * batch`` to ``(u + 1) * batch - 1``, of which each process takes a share.
+Nothing else is remembered, so a training that continues after a kill, or on another number
+of machines, sees the same crops.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -63,6 +64,11 @@ class CropStream:
         self.flips = flips
         self.extras = extras
         self._orders: dict[int, NDArray[np.int64]] = {}
+        self.share(0, batch)
+
+    def share(self, number: int, crops: int) -> None:
+        """Take only share ``number`` of every batch, of as many crops."""
+        self.places = range(number * crops, (number + 1) * crops)
 
     def site(self, epoch: int, place: int) -> int:
         """Return the site that stands at a place of an epoch."""
@@ -81,12 +87,12 @@ class CropStream:
         return cut, *self.extras(rng, site)
 
     def batch(self, update: int) -> Batch:
-        """Return the batch of one update (counted from 0) as tensors."""
+        """Return this process's share of the batch of one update (counted from 0)."""
         first = update * self.batch_size
-        samples = [self.sample(first + at) for at in range(self.batch_size)]
+        samples = [self.sample(first + at) for at in self.places]
         return tuple(torch.from_numpy(np.stack(part)) for part in zip(*samples, strict=True))
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
+    def batches(self, first: int, last: int) -> Generator[Batch]:
         """Yield batches ``first`` to ``last - 1``, prepared in the background."""
         workers = 1 if self.sites.in_memory else BATCHES_AHEAD
         with ThreadPoolExecutor(workers) as pool:

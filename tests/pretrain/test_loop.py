@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from phenopipe.errors import UserError
 from phenopipe.pretrain.config import TrainingKnobs
 from phenopipe.pretrain.loop import Training, one_cycle
-from phenopipe.pretrain.states import STATES_KEPT, States, training_fingerprint
+from phenopipe.pretrain.states import States
 from phenopipe.pretrain.stream import CropStream
 
 
@@ -110,7 +110,7 @@ def test_gradient_that_is_not_finite_changes_nothing(screen, tmp_path):
         run.step(update, run.stream.batch(update))
         values.append(run.model.value.item())
     assert values[1] == values[2] != values[3]
-    assert math.isfinite(values[3]) and run.skipped == 0
+    assert math.isfinite(values[3]) and run.guard.skipped == 0
 
 
 def test_training_without_finite_gradients_stops_with_one_line(screen, tmp_path):
@@ -118,39 +118,6 @@ def test_training_without_finite_gradients_stops_with_one_line(screen, tmp_path)
         return {"loss": squared(model, batch)["loss"] * math.nan}
 
     run = training(screen, tmp_path, loss_of=always_nan, max_skipped=2)
-    with pytest.raises(UserError, match="not finite in 3 updates running") as caught:
+    with pytest.raises(UserError, match="in 3 updates running") as caught:
         run.run()
     assert "\n" not in str(caught.value)
-
-
-def test_broken_state_is_passed_over_and_old_ones_go(tmp_path):
-    states = States(tmp_path)
-    for update in (1, 2, 3):
-        states.save(update, {"update": update})
-    paths = sorted(tmp_path.glob("update-*.pt"))
-    assert len(paths) == STATES_KEPT
-    paths[-1].write_bytes(paths[-1].read_bytes()[:40])
-    assert states.load() == {"update": 2}
-    paths[0].write_bytes(b"")
-    assert states.load() is None
-
-
-def test_state_that_would_run_code_is_never_loaded(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return print, ("run",)
-
-    torch.save({"model": Evil()}, tmp_path / "update-000000001.pt")
-    assert States(tmp_path).load() is None
-
-
-def test_fingerprint_knows_what_decides_the_weights():
-    stamp = {
-        "step": "mae",
-        "knobs": {"lr": 1, "memory_mb": 5},
-        "inputs": {"images": ["a", "b"]},
-    }
-    same = {"step": "mae", "knobs": {"lr": 1, "memory_mb": 9}, "inputs": {"images": ["b", "a"]}}
-    other = {**stamp, "knobs": {"lr": 2, "memory_mb": 5}}
-    assert training_fingerprint(stamp) == training_fingerprint(same)
-    assert training_fingerprint(stamp) != training_fingerprint(other)

@@ -1,0 +1,109 @@
+"""How a training is started, stopped and started again: one process or many, one command.
+
+``python -m phenopipe.pretrain.mae ...`` is one process; under ``torchrun`` it is one of
+many. With ``PHENOPIPE_PROCESSES=N`` in its environment, which is how the rules ask, the
+command starts N of itself by the library behind torchrun, passes signals on to them, and
+returns what they return.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Self
+
+import psutil
+
+from phenopipe.errors import UserError
+from phenopipe.knobs import run_step
+
+# Exit code of a training that saved its state because a signal told it to stop: run it again.
+EXIT_REQUEUE = 85
+STOPPING = (signal.SIGTERM, signal.SIGUSR1)
+ASKED = "PHENOPIPE_PROCESSES"
+# Seconds that processes get to finish an update and its state before they are killed.
+PATIENCE = 600
+
+
+class Signals:
+    """While in use, a signal to stop is noted and nothing else; ``asked`` tells which."""
+
+    asked: str | None = None
+
+    def __enter__(self) -> Self:
+        self._before = {one: signal.signal(one, self._note) for one in STOPPING}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one, handler in self._before.items():
+            signal.signal(one, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.asked = signal.Signals(number).name
+
+
+def processes_asked() -> int | None:
+    """Processes that the environment asks for; None if it does not say."""
+    text = os.environ.get(ASKED)
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"{ASKED}={text}: wanted a number of processes from 1 on")
+    return int(text)
+
+
+def run_training(main: Callable[[], None]) -> None:
+    """Run a training command: here, or as several processes where they are asked for."""
+    launched = "RANK" in os.environ
+    try:
+        asked = processes_asked()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    if not launched and (asked or 1) > 1:
+        sys.exit(start(asked or 1))
+    if os.environ.get("RANK", "0") == "0":
+        run_step(main)
+        return
+    # What there is to tell, the first process tells.
+    try:
+        main()
+    except UserError:
+        sys.exit(1)
+
+
+def start(processes: int) -> int:
+    """Start this command as several processes and return their common exit code."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "started as python -m"
+    # Threads of several processes on one machine would stand in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        # Those that mean "save and stop" are passed on below; the others end the training.
+        signals_to_handle="SIGINT,SIGHUP,SIGQUIT",
+        shutdown_timeout=PATIENCE,
+    )
+    for one in STOPPING:
+        signal.signal(one, _pass_on)
+    try:
+        elastic_launch(config, sys.executable)("-m", spec.name, *sys.argv[1:])
+    except ChildFailedError as error:
+        codes = {failure.exitcode for failure in error.failures.values()}
+        return EXIT_REQUEUE if EXIT_REQUEUE in codes else 1
+    return 0
+
+
+def _pass_on(number: int, _: FrameType | None) -> None:
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(number)
