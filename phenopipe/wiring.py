@@ -253,6 +253,7 @@ class Wiring:
             "diversity": _fill(PHENOPRINTS + "diversity.parquet", with_judges),
             "histories": _fill(PRETRAIN + "history.parquet", runs["trained"]),
             "reconstructions": _fill(PRETRAIN + "reconstructions.npz", reconstructed),
+            "panels": _fill(PRETRAIN + "panels", reconstructed),
             "blocks": _fill(PROBE + "blocks.parquet", runs["probes"]),
             "best": _fill(PROBE + "best_block.json", runs["probes"]),
             "predictions": _fill(PROBE + "predictions.parquet", runs["probes"]),

@@ -5,7 +5,7 @@ Stage pretrain: how does an encoder learn from a manifest, or from labels?
            results/screen/{screen}/{experiment}/images.parquet, images.zarr
            results/encoders/{start}/ of the encoder to start from, if any
     out    results/encoders/{encoder}/model.safetensors, config.json, README.md
-           results/pretrain/{encoder}/history.parquet, reconstructions.npz
+           results/pretrain/{encoder}/history.parquet, reconstructions.npz, panels/
            results/pretrain/{encoder}/checkpoints/ with the states of a training under way
            logs/training/{encoder}/log.jsonl and TensorBoard's files
     code   phenopipe/pretrain
@@ -27,6 +27,7 @@ rule pretrain_mae:
         card="results/encoders/{encoder}/README.md",
         history="results/pretrain/{encoder}/history.parquet",
         reconstructions="results/pretrain/{encoder}/reconstructions.npz",
+        panels=directory("results/pretrain/{encoder}/panels"),
     log:
         "logs/pretrain/mae/{encoder}.log",
     benchmark:
@@ -61,6 +62,7 @@ rule pretrain_mae:
             --card {output.card:q} \
             --history {output.history:q} \
             --reconstructions {output.reconstructions:q} \
+            --panels {output.panels:q} \
             --encoder {wildcards.encoder:q} \
             {params.knobs:q} &>{log:q}
         """

@@ -70,6 +70,7 @@ rule report_page:
         pvalues=of_page("pvalues"),
         histories=of_page("histories"),
         reconstructions=of_page("reconstructions"),
+        panels=of_page("panels"),
         embeddings=of_page("embeddings"),
         aligned=of_page("aligned"),
         controls=of_page("controls"),
@@ -114,6 +115,7 @@ rule report_page:
             --pvalues {input.pvalues:q} \
             --histories {input.histories:q} \
             --reconstructions {input.reconstructions:q} \
+            --panels {input.panels:q} \
             --embeddings {input.embeddings:q} \
             --aligned {input.aligned:q} \
             --controls {input.controls:q} \

@@ -1,5 +1,6 @@
 """One small real run end to end, then what each change reruns: no more, no less."""
 
+import contextlib
 import json
 import os
 import re
@@ -106,42 +107,46 @@ def test_every_configured_encoder_has_a_folder(work):
             assert {p.name for p in folder.iterdir()} >= {"model.safetensors", "config.json"}
 
 
-def training_of(scheduler, encoder):
-    """The processes of a training that Snakemake runs, those that train last."""
-    children = psutil.Process(scheduler.pid).children(recursive=True)
-    return [c for c in children if f"--encoder={encoder}" in " ".join(c.cmdline())]
+def training_of(scheduler, step):
+    """The processes of a training that Snakemake runs."""
+    found = []
+    for child in psutil.Process(scheduler.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if child.cmdline()[1:3] == ["-m", f"phenopipe.pretrain.{step}"]:
+                found.append(child)
+    return found
 
 
 def stop_training(home, work, config, number, *, after):
     """Run a training through Snakemake and send it a signal after some updates."""
     target = "results/encoders/mae-all/model.safetensors"
-    log = work / "snakemake.log"
-    with log.open("w") as file:
-        scheduler = subprocess.Popen(
-            command_of(home, work, config, target, "--rerun-triggers", "mtime"),
-            stdout=file,
-            stderr=file,
-            env=environment(),
-        )
-        rows = 0
-        while rows < after:
-            assert scheduler.poll() is None, log.read_text()
-            time.sleep(0.005)
-            found = list(work.glob("results/pretrain/mae-all/checkpoints/*/history.jsonl"))
-            rows = len(found[0].read_text().splitlines()) if found else 0
-        for process in training_of(scheduler, "mae-all"):
-            process.send_signal(number)
-        assert scheduler.wait() != 0
+    told = work / "logs/training/mae-all/log.jsonl"
+    # It tells one line when it begins, and one an update.
+    wanted = lines_of(told) + 1 + after
+    command = command_of(home, work, config, target, "--rerun-triggers", "mtime")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler, processes = subprocess.Popen(command, env=environment(), **quiet), []
+    while lines_of(told) < wanted:
+        assert scheduler.poll() is None
+        time.sleep(0.003)
+        processes = processes or training_of(scheduler, "mae")
+    for process in processes:
+        process.send_signal(number)
+    assert scheduler.wait() != 0
     assert not (work / target).exists()
 
 
+def lines_of(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 def test_training_that_is_killed_and_stopped_ends_with_the_same_weights(home, work, tmp_path):
-    """Kill -9 and SIGTERM through Snakemake, then a run to the end on two processes."""
+    """Kill -9 and SIGTERM through Snakemake, then a run to the end."""
     for stage in ("screen", "qc", "undersample", "phenoprints/all"):
         shutil.copytree(work / "results" / stage, tmp_path / "results" / stage)
-    config = changed(SMALL, pretrain={"mae": {"checkpoint_every": 2}})
-    stop_training(home, tmp_path, config, signal.SIGKILL, after=3)
-    stop_training(home, tmp_path, config, signal.SIGTERM, after=5)
+    config = changed(SMALL, pretrain={"mae": {"checkpoint_every": 2, "log_every": 1}})
+    stop_training(home, tmp_path, config, signal.SIGKILL, after=2)
+    stop_training(home, tmp_path, config, signal.SIGTERM, after=1)
     assert "exit code 85" in (tmp_path / "logs/pretrain/mae/mae-all.log").read_text()
     target = "results/encoders/mae-all/model.safetensors"
     snakemake(home, tmp_path, config, target, "--rerun-triggers", "mtime")

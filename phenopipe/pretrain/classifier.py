@@ -124,7 +124,9 @@ def train_classifier(
         before = take_weights(model.model, config, start)
     world = world or World()
     training = Training(
-        model, stream, classifier_loss, knobs, states, name, world=world, flops=flops
+        *(model, stream, classifier_loss, knobs, states, name),
+        world=world,
+        flops=flops,
     )
     history = training.run()
     model = training.complete(make)

@@ -41,6 +41,7 @@ START_FACTOR, END_FACTOR = 25.0, 1e4
 
 M = TypeVar("M", bound=nn.Module)
 LossOf = Callable[[nn.Module, Batch], dict[str, Tensor]]
+Watch = Callable[[nn.Module, int], None]
 
 
 def one_cycle(update: int, updates: int, peak: float, warmup: float) -> float:
@@ -105,7 +106,7 @@ class Training:
     name: str
     world: World = field(default_factory=World)
     flops: float = 0.0
-    watch: Callable[[nn.Module, int], None] | None = None
+    watch: Watch | None = None
     done: int = 0
     stop: bool = False
     signals: Signals = field(default_factory=Signals)

@@ -24,7 +24,8 @@ from phenopipe.pretrain.config import MaeKnobs
 from phenopipe.pretrain.distributed import World
 from phenopipe.pretrain.flops import training_flops
 from phenopipe.pretrain.launch import run_training
-from phenopipe.pretrain.loop import Training
+from phenopipe.pretrain.loop import Training, Watch
+from phenopipe.pretrain.panels import IMAGES, copy_panels, write_panel
 from phenopipe.pretrain.reconstructions import (
     Arrays,
     hold_out,
@@ -36,6 +37,9 @@ from phenopipe.pretrain.start import take_weights, with_training
 from phenopipe.pretrain.states import States
 from phenopipe.pretrain.stream import Batch, CropStream
 from phenopipe.seeds import generator
+
+# Pictures lie beside the states until the training ends: a kill must not take them.
+PANELS = "panels"
 
 
 class Trained(NamedTuple):
@@ -117,15 +121,12 @@ def train_mae(
     before = replace(config, crops_seen=0, training_flops=0.0)
     if start is not None:
         before = take_weights(model.encoder, config, start)
+    world = world or World()
     training = Training(
-        model,
-        stream,
-        autoencoder_loss,
-        knobs,
-        states,
-        name,
-        world=world or World(),
+        *(model, stream, autoencoder_loss, knobs, states, name),
+        world=world,
         flops=flops,
+        watch=picture(states.folder / PANELS, shown, knobs, world),
     )
     history = training.run()
     model = training.complete(lambda: build_autoencoder(knobs, n_channels))
@@ -133,6 +134,27 @@ def train_mae(
     seen = training.crops_seen
     config = with_training(config, before, crops=seen, flops=flops * seen)
     return Trained(MaeEncoder(config, model.encoder), history, painted)
+
+
+def picture(folder: Path, shown: Sites, knobs: MaeKnobs, world: World) -> Watch:
+    """Return what paints some held-out images every so many updates."""
+    few = shown.only(np.arange(len(shown)) < IMAGES)
+    # A model in slices paints only where all processes do.
+    alone = knobs.parallel == "ddp"
+
+    def watch(model: nn.Module, update: int) -> None:
+        if not knobs.panels_every or update % knobs.panels_every or (alone and not world.leads):
+            return
+        assert isinstance(model, MaskedAutoencoder)
+        model.eval()
+        bfloat16 = knobs.precision == "bfloat16"
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+            painted = reconstruct(model, few, knobs.crop, knobs.seed)
+        model.train()
+        if world.leads:
+            write_panel(folder / f"update-{update:09d}.png", painted)
+
+    return watch
 
 
 def autoencoder_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -173,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     files, knobs = parse_step(
         MaeKnobs,
         inputs=["manifest", "images*", "pixels*", "start_model?", "start_config?"],
-        outputs=["model", "config", "card", "history", "reconstructions"],
+        outputs=["model", "config", "card", "history", "reconstructions", "panels"],
         names=["encoder"],
         doc=__doc__,
         argv=argv,
@@ -182,10 +204,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     wells = read_table(files.manifest, MANIFEST)
     sites = find_sites(files.images, files.pixels, wells, knobs.crop)
     (trained_on,) = files.stamp["inputs"]["manifest"]
+    states = States.of(files.encoder, files.stamp, knobs)
     trained = train_mae(
         sites,
         knobs,
-        States.of(files.encoder, files.stamp, knobs),
+        states,
         name=files.encoder,
         trained_on=trained_on,
         start=files.start_model and files.start_model.parent,
@@ -194,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if world.leads:
         write_table(files.history, trained.history, HISTORY, files.stamp)
         write_reconstructions(files.reconstructions, trained.reconstructions)
+        copy_panels(states.folder / PANELS, files.panels)
         save_encoder(files.model.parent, trained.encoder, files.stamp)
     world.leave()
 

@@ -70,7 +70,8 @@ from phenopipe.samples import every_well, files_by_encoder, sample_encoder
 from phenopipe.seeds import generator
 
 SITES_FOR_METRICS = 20_000
-NOT_STAMPED = (".npz",)
+# Arrays and folders of pictures.
+NOT_STAMPED = (".npz", "")
 
 
 def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
@@ -101,7 +102,11 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
         phenoprints_section(
             funnels, combined, seen["strongest"], read_results(files.diversity)
         ),
-        pretrain_section(histories, painted),
+        pretrain_section(
+            histories,
+            painted,
+            {path.parent.name: sorted(path.glob("*.png")) for path in files.panels},
+        ),
         probe_section(blocks, best_blocks(files.best)),
         benchmark_section(
             read_results(results),

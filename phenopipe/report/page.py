@@ -27,6 +27,7 @@ INPUTS = (
     "pvalues",
     "histories",
     "reconstructions",
+    "panels",
     "embeddings",
     "aligned",
     "controls",

@@ -43,6 +43,7 @@ def command(screen, out, **knobs):
         f"--card={out}/encoder/README.md",
         f"--history={out}/history.parquet",
         f"--reconstructions={out}/reconstructions.npz",
+        f"--panels={out}/panels",
         "--encoder=tiny",
         *settings.as_flags(),
     ]

@@ -1,5 +1,6 @@
 """The rest of a small made-up run: every table that the page reads of the later stages."""
 
+import imagecodecs
 import numpy as np
 import polars as pl
 
@@ -196,6 +197,11 @@ def write_training(run):
         channels=np.array(CHANNELS),
         image_id=np.array(["a", "b", "c"]),
     )
+    panels = run.at("panels", "pretrain/mae/panels")
+    panels.mkdir()
+    for update in (50, 100, 150, 200):
+        picture = np.full((4, 4), update, dtype=np.uint8)
+        (panels / f"update-{update:09d}.png").write_bytes(imagecodecs.png_encode(picture))
 
 
 def write_scores(run):

@@ -22,7 +22,7 @@ SECTIONS = [
     "truth",
     "rerun",
 ]
-TRAINING = ("histories", "reconstructions", "blocks", "best")
+TRAINING = ("histories", "reconstructions", "panels", "blocks", "best")
 PIXELS = ("images", "pixels")
 
 

@@ -3,7 +3,9 @@
 Shape suffixes: N images, C channels, H height, W width.
 """
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import altair as alt
 import numpy as np
@@ -24,7 +26,11 @@ PANEL_WIDTH = 420
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
-def pretrain_section(histories: dict[str, pl.DataFrame], painted: dict[str, Arrays]) -> Section:
+def pretrain_section(
+    histories: dict[str, pl.DataFrame],
+    painted: dict[str, Arrays],
+    panels: Mapping[str, Sequence[Path]] | None = None,
+) -> Section:
     """Show how each training went.
 
     Parameters
@@ -33,6 +39,8 @@ def pretrain_section(histories: dict[str, pl.DataFrame], painted: dict[str, Arra
         History of each encoder.
     painted : mapping of str to mapping of arrays
         ``l2, input, output, mask, channels`` of each autoencoder's held-out images.
+    panels : mapping of str to list of Path
+        Pictures that each autoencoder left while it trained, in the order of its updates.
     """
     pieces: list[Piece] = []
     answer = ""
@@ -42,9 +50,12 @@ def pretrain_section(histories: dict[str, pl.DataFrame], painted: dict[str, Arra
             curves = pl.concat([thinned(histories[name], name) for name in names])
             pieces.append(_curves(curves, kind))
         for number, (encoder, arrays) in enumerate(painted.items()):
-            panels = _panels(encoder, arrays)
+            pictures = _panels(encoder, arrays)
             title = f"Reconstructions of {encoder}"
-            pieces.append(panels if number == 0 else Fold(title, [panels]))
+            pieces.append(pictures if number == 0 else Fold(title, [pictures]))
+        for encoder, paths in (panels or {}).items():
+            if paths:
+                pieces.append(Fold(f"How {encoder} learned to paint", [_progress(paths)]))
         answer = f"encoders trained: {', '.join(histories)}"
     return Section(
         "pretrain",
@@ -157,6 +168,23 @@ def _panels(encoder: str, arrays: Arrays) -> Piece:
         pictures,
         f"`{encoder}` on images that it never trained on: the input, the patches that it saw, "
         "and its output with the hidden patches painted in.",
+        PANEL_WIDTH,
+    )
+
+
+def _progress(paths: Sequence[Path]) -> Piece:
+    """Show the first, the middle and the last picture of a training."""
+    chosen = dict.fromkeys([paths[0], paths[len(paths) // 2], paths[-1]])
+    pictures = []
+    for path in chosen:
+        update = int(path.stem.removeprefix("update-"))
+        uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        pictures.append((uri, f"after update {update:,}"))
+    return Pictures(
+        pictures,
+        "Channel by channel: the input, what was seen of it, the output with seen patches "
+        "filled in, and how far it is from the input. From left to right: "
+        f"{', '.join(told for _, told in pictures)}.",
         PANEL_WIDTH,
     )
 
