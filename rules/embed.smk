@@ -32,7 +32,7 @@ rule embed_prepare:
         runtime=30,
     params:
         knobs=knobs("embed", "prepare"),
-        version=1,
+        version=2,
     shell:
         """
         python -m phenopipe.embed.prepare \
@@ -71,7 +71,7 @@ rule embed_wells:
         runtime=240,
     params:
         knobs=knobs("embed", "wells"),
-        version=1,
+        version=2,
     shell:
         """
         python -m phenopipe.embed.wells \

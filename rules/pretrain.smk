@@ -47,7 +47,7 @@ rule pretrain_mae:
         processes=1,
     params:
         knobs=knobs("pretrain", "mae"),
-        version=1,
+        version=2,
     shell:
         """
         PHENOPIPE_PROCESSES={resources.processes} \
@@ -99,7 +99,7 @@ rule pretrain_classifier:
         processes=1,
     params:
         knobs=knobs("pretrain", "classifier"),
-        version=1,
+        version=2,
     shell:
         """
         PHENOPIPE_PROCESSES={resources.processes} \

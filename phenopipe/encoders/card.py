@@ -26,7 +26,7 @@ def model_card(content: Mapping[str, Any]) -> str:
     table = [f"| {name} | {value} |" for name, value in rows.items()]
     lines = ["---", *front, "---", "", "# Encoder of microscopy crops", ""]
     lines += ["| | |", "|---|---|", *table, ""]
-    lines += [_USE, ""]
+    lines += [_USE, "", _timm_use(content), ""]
     return "\n".join(lines)
 
 
@@ -45,6 +45,54 @@ from phenopipe.encoders.folder import load_encoder
 
 blocks = load_encoder("this folder").forward_blocks(images)  # (crops, blocks, width)
 ```"""
+
+
+_STANDARDIZE = """x = images.float() / 255  # 65535 for pixels of 16 bits
+variance, mean = torch.var_mean(x, dim=(2, 3), keepdim=True, correction=0)
+x = (x - mean) / (variance + 1e-5).sqrt()"""
+_SCALE = "x = images.float() / 255  # 65535 for pixels of 16 bits"
+
+
+def _timm_use(content: Mapping[str, Any]) -> str:
+    """Say how plain timm embeds a batch of crops ``images`` of shape (N, C, H, W)."""
+    if content["kind"] == "pixels":
+        return "It has no weights, so timm alone cannot open it."
+    lines = ["import timm", "import torch", "", "# uint8 crops (N, C, H, W)"]
+    lines += [_SCALE if content["normalization"] == "none" else _STANDARDIZE]
+    lines += ['model = timm.create_model("local-dir:this folder", pretrained=True).eval()']
+    if content["kind"] == "cnn":
+        maps = "model.forward_intermediates(x)[1]"
+        if content["best_block"] is not None:
+            lines += ["# Of a trimmed CNN, timm gives the last stage."]
+            maps = "model(x)"
+        lines += [f"blocks = [stage.mean(dim=(2, 3)) for stage in {maps}]"]
+        return _code("with timm alone", lines)
+    if content["kind"] == "ca_mae":
+        patch, crop = content["patch"], content["crop"]
+        lines += [
+            "# The channels stand one below the other: cut the model to as many as there are.",
+            "n, channels = images.shape[:2]",
+            f"model.patch_embed.set_input_size((channels * {crop}, {crop}))",
+            f"length = 1 + channels * {(crop // patch) ** 2}",
+            "model.pos_embed = torch.nn.Parameter(model.pos_embed[:, :length])",
+            f"x = x.reshape(n, 1, channels * {crop}, {crop})",
+        ]
+    asked = 'intermediates_only=True, output_fmt="NLC"'
+    if content["pooling"] == "class":
+        lines += [
+            f"found = model.forward_intermediates(x, return_prefix_tokens=True, {asked})",
+            "blocks = [prefix[:, 0] for _, prefix in found]",
+        ]
+    else:
+        lines += [
+            f"found = model.forward_intermediates(x, {asked})",
+            "blocks = [tokens.mean(dim=1) for tokens in found]",
+        ]
+    return _code("with timm alone", lines)
+
+
+def _code(how: str, lines: list[str]) -> str:
+    return "\n".join([f"or {how}", "", "```python", *lines, "```"])
 
 
 def _patch(patch: int | None) -> str:

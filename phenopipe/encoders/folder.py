@@ -1,7 +1,7 @@
 """An encoder is a folder: weights as safetensors, ``config.json``, and a model card.
 
 The layout is timm's, so that ``timm.create_model("local-dir:FOLDER", pretrained=True)``
-opens an encoder of kind ``timm``. Equal encoders give equal bytes.
+opens every encoder but pixel statistics, without this package. Equal encoders give equal bytes.
 """
 
 import json
@@ -20,6 +20,7 @@ from phenopipe.encoders.base import Encoder, EncoderConfig, Kind
 from phenopipe.encoders.card import model_card
 from phenopipe.encoders.channel_agnostic import build_channel_agnostic_encoder
 from phenopipe.encoders.cnn import StageEncoder
+from phenopipe.encoders.export import as_timm
 from phenopipe.encoders.mae import build_encoder as build_mae_encoder
 from phenopipe.encoders.pixels import PixelStatistics
 from phenopipe.encoders.vit import MaeEncoder, VitEncoder
@@ -30,6 +31,8 @@ from phenopipe.formats.tables import STAMP_KEY, Stamp
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 # What makes plain timm open a trimmed CNN: it builds the whole, fills what there is, and cuts.
 FEATURES_ONLY = {"features_only": True, "feature_cls": "getter", "pretrained_strict": False}
+# The key of config.json that holds architecture and arguments in our words.
+OWN = "built_from"
 
 
 def build(config: EncoderConfig) -> Encoder:
@@ -125,15 +128,20 @@ def save_encoder(folder: Path, encoder: Encoder, stamp: Stamp | None = None) -> 
 def describe(encoder: Encoder) -> dict[str, Any]:
     """Return the content of ``config.json``: the configuration and what timm needs."""
     config = encoder.config
+    known = as_timm(config)
     return {
         **asdict(config),
+        # What timm reads, and what we read in its place where that says more.
+        "architecture": known.architecture,
+        "model_args": known.model_args,
+        OWN: {"architecture": config.architecture, "model_args": config.model_args},
         "patch": encoder.patch,
         "dim": max(encoder.block_dims),
         "depth": len(encoder.block_dims),
         "parameters": sum(p.numel() for p in encoder.model.parameters()),
         "num_classes": 0,
         "pretrained_cfg": {
-            "input_size": [len(config.channels), config.crop, config.crop],
+            "input_size": list(known.input_size),
             "num_classes": 0,
             "fixed_input_size": config.kind != "cnn",
         },
@@ -151,6 +159,7 @@ def read_config(folder: Path) -> EncoderConfig:
     path = folder / CONFIG
     try:
         content = json.loads(path.read_text())
+        content |= content.get(OWN, {})
         known = {f.name: content[f.name] for f in fields(EncoderConfig) if f.name in content}
         return EncoderConfig(**{**known, "channels": tuple(known["channels"])})
     except (OSError, ValueError, TypeError, KeyError) as error:

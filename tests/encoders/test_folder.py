@@ -185,7 +185,7 @@ def test_broken_folder_gives_one_clear_line(tmp_path, change, message):
 def test_weights_of_another_size_are_refused(tmp_path):
     save_encoder(tmp_path, build(CONFIGS["mae"]))
     content = json.loads((tmp_path / "config.json").read_text())
-    content["model_args"]["dim"] = 32
+    content["built_from"]["model_args"]["dim"] = 32
     (tmp_path / "config.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="has shape"):
         load_encoder(tmp_path)
