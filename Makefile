@@ -21,7 +21,8 @@ test: .venv/installed  ## every check of CI
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 \
 		-n $(CORES) --dist loadfile
 
-test-full: .venv/installed  ## what takes longer: three seeds, each correction switched off
+test-full: .venv/installed  ## what takes longer: ten kills of a training; three seeds, each correction switched off
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/restarts.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/planted_truth.py --cores $(CORES)
 
 check: .venv/installed  ## style, types, words, lint of the rules

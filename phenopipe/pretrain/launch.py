@@ -7,6 +7,7 @@ returns what they return.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -23,8 +24,8 @@ from phenopipe.knobs import run_step
 EXIT_REQUEUE = 85
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 ASKED = "PHENOPIPE_PROCESSES"
-# Seconds that processes get to finish an update and its state before they are killed.
-PATIENCE = 600
+# From the system's headers: the signal that a process gets when its parent ends.
+PR_SET_PDEATHSIG = 1
 
 
 class Signals:
@@ -63,6 +64,8 @@ def run_training(main: Callable[[], None]) -> None:
         sys.exit(f"error: {error}")
     if not launched and (asked or 1) > 1:
         sys.exit(start(asked or 1))
+    if launched:
+        die_with_parent()
     if os.environ.get("RANK", "0") == "0":
         run_step(main)
         return
@@ -71,6 +74,15 @@ def run_training(main: Callable[[], None]) -> None:
         main()
     except UserError:
         sys.exit(1)
+
+
+def die_with_parent() -> None:
+    """Let the system end this process where the one that started it is killed.
+
+    Else it would train on, beside the next start of the same training.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def start(processes: int) -> int:
@@ -91,7 +103,6 @@ def start(processes: int) -> int:
         max_restarts=0,
         # Those that mean "save and stop" are passed on below; the others end the training.
         signals_to_handle="SIGINT,SIGHUP,SIGQUIT",
-        shutdown_timeout=PATIENCE,
     )
     for one in STOPPING:
         signal.signal(one, _pass_on)

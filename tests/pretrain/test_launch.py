@@ -1,0 +1,92 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from phenopipe.errors import UserError
+from phenopipe.pretrain import launch
+from phenopipe.pretrain.launch import EXIT_REQUEUE, Signals, processes_asked
+from phenopipe.pretrain.loop import Training
+from phenopipe.pretrain.mae import main
+from tests.pretrain.test_mae import command
+
+
+def test_signal_is_noted_and_the_old_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        assert signals.asked is None
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.asked == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_processes_are_asked_for_by_the_environment(monkeypatch):
+    monkeypatch.delenv("PHENOPIPE_PROCESSES", raising=False)
+    assert processes_asked() is None
+    monkeypatch.setenv("PHENOPIPE_PROCESSES", "3")
+    assert processes_asked() == 3
+
+
+def test_command_starts_two_processes_that_stop_when_it_is_told_to(screen, tmp_path):
+    flags = command(screen, tmp_path, updates=3000, checkpoint_every=1000)
+    rows = tmp_path / "states"
+    environment = {**os.environ, "PHENOPIPE_PROCESSES": "2"}
+    with (tmp_path / "log").open("w") as log:
+        training = subprocess.Popen(
+            [sys.executable, "-m", "phenopipe.pretrain.mae", *flags],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    while not [p for p in rows.glob("*/history.jsonl") if p.read_text().count("\n") >= 3]:
+        assert training.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    training.send_signal(signal.SIGUSR1)
+    assert training.wait() == EXIT_REQUEUE
+    told = (tmp_path / "log").read_text()
+    assert "on 2 processes" in told and "exit code 85" in told
+    assert not (tmp_path / "encoder").exists()
+    (state,) = rows.glob("*/update-*")
+    # Each of them wrote its part; one process goes on from there.
+    assert len(list(state.glob("*.safetensors"))) == 2
+    done = int(state.name.removeprefix("update-"))
+    assert 3 <= done < 3000
+
+
+def test_mistake_is_told_by_the_first_process_alone(monkeypatch):
+    def mistaken():
+        raise UserError("batch 5 cannot be shared")
+
+    for rank, told in (("0", "error: batch 5 cannot be shared"), ("1", 1)):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(launch, "die_with_parent", lambda: None)
+        with pytest.raises(SystemExit) as stopped:
+            launch.run_training(mistaken)
+        assert stopped.value.code == told
+
+
+def test_one_process_stops_and_goes_on(screen, tmp_path, monkeypatch):
+    whole, cut = (command(screen, tmp_path / name) for name in ("whole", "cut"))
+    main(whole)
+    step = Training.step
+
+    def told(self, update, batch):
+        if update == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, update, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "step", told)
+        with pytest.raises(SystemExit) as stopped:
+            main(cut)
+    assert stopped.value.code == EXIT_REQUEUE
+    main(cut)
+    first, second = (
+        (tmp_path / name / "encoder/model.safetensors").read_bytes()
+        for name in ("whole", "cut")
+    )
+    assert first == second
