@@ -135,7 +135,8 @@ def list_flagged(wells: pl.DataFrame, *, a_test: int = 3) -> pl.DataFrame:
 def list_examples(wells: pl.DataFrame, *, a_role: int = 4) -> pl.DataFrame:
     """List a few of one experiment's passing wells of each role, spread over its rows."""
     passing = wells.filter("passes")
-    frames = []
+    # Where the gate is shut, no well passes.
+    frames = [passing.clear()]
     for (role,), part in passing.group_by("role", maintain_order=True):
         chosen = part.gather_every(max(1, part.height // a_role)).head(a_role)
         frames.append(chosen.with_columns(role=pl.lit(role)))

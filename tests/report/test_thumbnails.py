@@ -80,6 +80,12 @@ def test_examples_cover_every_role_and_experiment():
     assert picked["role"].n_unique() == 3 and picked["experiment"].n_unique() == 3
 
 
+def test_an_experiment_that_was_set_aside_gives_no_examples():
+    shut = flagged(make_wells("e")).with_columns(passes=pl.lit(False))
+    listed = pl.concat([list_examples(shut), list_examples(flagged(make_wells("f")))])
+    assert list_examples(shut).is_empty() and set(listed["experiment"]) == {"f"}
+
+
 def test_flagged_sites_show_every_test_and_each_well_once():
     wells = flagged(make_wells("one")).with_columns(fails_saturation=pl.col("well") == "A01")
     picked, labels = pick_flagged(list_flagged(wells), 3)
