@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from phenopipe.report.pieces import Table, tell
+from phenopipe.report.pieces import Figure, Table, tell
 from phenopipe.report.questions import QUESTIONS, Question
 from phenopipe.report.sections.benchmark_tables import compound_table, recall_table
 from phenopipe.report.sections.consistency import bin_pvalues, roles_of_conditions
@@ -127,6 +127,18 @@ def test_what_was_run_counts_a_job_once_and_names_the_knobs_that_differ():
 )
 def test_a_figure_is_met_if_it_keeps_its_bound(question, value, low, met):
     assert question.is_met(value, low) is met
+
+
+def test_power_is_drawn_as_a_curve_over_the_planted_effect():
+    shares = {"effect 3 to 4, all": 0.9, "effect 0, all": 0.01, "effect 0 to 1, all": 0.2}
+    told = {"low": 0.0, "high": 1.0, "n": 9}
+    rows = [{**score("", "power", share, bin), **told} for bin, share in shares.items()]
+    figure = next(p for p in truth_section(results(*rows)).pieces if isinstance(p, Figure))
+    points = figure.spec["data"]["values"]
+    assert {row["effect"]: row["value"] for row in points} == {0.0: 0.01, 0.5: 0.2, 3.5: 0.9}
+    assert {row["manifest"] for row in points} == {"all"}
+    other = results({**score("", "qc_recall", 0.5, "all"), **told})
+    assert not any(isinstance(piece, Figure) for piece in truth_section(other).pieces)
 
 
 def test_figures_of_the_truth_stand_in_the_order_of_their_questions():
