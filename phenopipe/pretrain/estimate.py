@@ -9,10 +9,16 @@ from phenopipe.pretrain.cost import Cost
 
 # Bytes a learned number: itself, its gradient and Lion's momentum, all in float32.
 STATE_BYTES, GRADIENT_BYTES, WEIGHT_BYTES, SHORT_BYTES = 12, 4, 4, 2
+# Bytes that an update of Lion moves for each number.
+STEP_BYTES = 20
 # The backward pass is two thirds of an update; gradients travel while it runs.
 BACKWARD = 2.0 / 3.0
 # The rest of a GPU's memory goes to fragments and workspaces.
 FILLED = 0.9
+# Products of large matrices reach this share of a GPU's peak.
+PRODUCTS = 0.7
+# Kept bytes are written, read again, and so are their gradients.
+TIMES_MOVED = 4
 
 
 class Gpu(NamedTuple):
@@ -20,20 +26,22 @@ class Gpu(NamedTuple):
 
     peak : operations a second, dense bfloat16.
     memory : bytes.
+    bandwidth : bytes a second, of the memory.
     network : bytes a second by which a node of them exchanges gradients with others, four
         fifths of its links: eight of 400 Gb/s (h100, h200), of 200 (a100), one of 100 (l4).
     """
 
     peak: float
     memory: float
+    bandwidth: float
     network: float
 
 
 GPUS = {
-    "a100": Gpu(312e12, 80e9, 160e9),
-    "h100": Gpu(989e12, 80e9, 320e9),
-    "h200": Gpu(989e12, 141e9, 320e9),
-    "l4": Gpu(121e12, 24e9, 10e9),
+    "a100": Gpu(312e12, 80e9, 2.04e12, 160e9),
+    "h100": Gpu(989e12, 80e9, 3.35e12, 320e9),
+    "h200": Gpu(989e12, 141e9, 4.8e12, 320e9),
+    "l4": Gpu(121e12, 24e9, 0.3e12, 10e9),
 }
 
 
@@ -80,6 +88,9 @@ class Plan:
     memory_ddp, memory_fsdp, and the same checkpointed
         Peak of an update on one GPU whose share passes at once. FSDP shards weights,
         gradients and momentum over all GPUs.
+    attainable
+        Operations done as a share of the peak, if products of matrices ran at seven tenths of
+        it, all other work took the time of moving its bytes, and nothing waited.
     crops_that_fit
         At once with DDP, in nine tenths of the memory; what is more has to be accumulated.
     update_seconds, network_seconds
@@ -103,6 +114,7 @@ class Plan:
     memory_ddp_checkpointed: float
     memory_fsdp: float
     memory_fsdp_checkpointed: float
+    attainable: float
     crops_that_fit: int
     update_seconds: float
     network_seconds: float
@@ -152,6 +164,8 @@ def plan_training(
     sharded = STATE_BYTES * cost.learning / machine.gpus + gathered * cost.largest_block
     whole, checkpointed = (one + cost.loss for one in (cost.kept, cost.kept_checkpointed))
     pixels = channels * crops_a_second
+    busy = share * crop_seconds(cost, PRODUCTS * machine.gpu.peak, machine.gpu.bandwidth)
+    busy += STEP_BYTES * cost.learning / machine.gpu.bandwidth
     between = knobs.checkpoint_every * update_seconds
     return Plan(
         cost=cost,
@@ -165,6 +179,7 @@ def plan_training(
         memory_ddp_checkpointed=replicated + share * checkpointed,
         memory_fsdp=sharded + share * whole,
         memory_fsdp_checkpointed=sharded + share * checkpointed,
+        attainable=share * cost.flops_spent / machine.gpu.peak / busy,
         crops_that_fit=max(0, math.floor((FILLED * machine.gpu.memory - replicated) / whole)),
         update_seconds=update_seconds,
         network_seconds=full_round * (nodes - 1) / nodes,
@@ -176,6 +191,21 @@ def plan_training(
         seconds_between_states=between,
         state_bytes_a_second=state / between,
     )
+
+
+def crop_seconds(cost: Cost, products: float, bandwidth: float) -> float:
+    """Seconds of training on one crop, products of matrices and all else in turn.
+
+    Parameters
+    ----------
+    cost : Cost
+        The model.
+    products : float
+        Operations a second of products of matrices of its shapes.
+    bandwidth : float
+        Bytes a second of the memory, reading and writing counted alike.
+    """
+    return cost.flops_spent / products + TIMES_MOVED * cost.kept / bandwidth
 
 
 def implied_utilization(plan: Plan, machine: Machine, gpu_hours: float) -> float:

@@ -149,6 +149,8 @@ def told(name: str, plan: Plan, machine: Machine, gpu_hours: float | None = None
         "GPU-hours": f"{plan.gpu_hours:,.0f} at {machine.utilization:.0%} of the peak, "
         f"{plan.days:.1f} days on {machine.gpus} GPUs",
         "an update": f"{plan.update_seconds:.3g} s, {plan.crops_a_gpu} crops a GPU",
+        "attainable": f"{plan.attainable:.0%} of the peak on paper "
+        f"({plan.attainable * cost.flops / cost.flops_spent:.0%} counting skipped blocks)",
         "memory a GPU, DDP": f"{_both(plan.memory_ddp, plan.memory_ddp_checkpointed)}; {limit}",
         "memory a GPU, FSDP": _both(plan.memory_fsdp, plan.memory_fsdp_checkpointed),
         "gradients": f"{plan.network_seconds:.2g} s an update between nodes, "

@@ -11,7 +11,13 @@ from torch.profiler import ProfilerActivity, profile
 from phenopipe.errors import UserError
 from phenopipe.pretrain.config import MaeKnobs
 from phenopipe.pretrain.cost import crop_cost, saved_bytes
-from phenopipe.pretrain.estimate import GPUS, Machine, implied_utilization, plan_training
+from phenopipe.pretrain.estimate import (
+    GPUS,
+    Machine,
+    crop_seconds,
+    implied_utilization,
+    plan_training,
+)
 from phenopipe.pretrain.mae import build_autoencoder
 from phenopipe.pretrain.plan import images_of, knobs_of, main, planned, read_config
 
@@ -170,6 +176,25 @@ def test_figures_by_hand():
     assert plan.memory_ddp == pytest.approx(
         12 * cost.learning + cost.cast + 7 * (cost.kept + cost.loss)
     )
+
+
+def test_what_a_gpu_can_attain_on_paper_by_hand():
+    knobs = MaeKnobs(**TINY, updates=10)
+    cost = crop_cost(knobs, 3)
+    crop = cost.flops / (0.7 * 989e12) + 4 * cost.kept / 3.35e12
+    assert crop_seconds(cost, 0.7 * 989e12, 3.35e12) == pytest.approx(crop)
+    plan = plan_training(knobs, cost, machine(gpus=10), channels=3, images=None)
+    update = 10 * crop + 20 * cost.learning / 3.35e12
+    assert plan.attainable == pytest.approx(10 * cost.flops / 989e12 / update)
+    assert plan.attainable < 0.7
+
+
+def test_the_papers_models_can_attain_a_third_of_the_peak():
+    large, giant = (plan_of(name, machine()) for name in ("mae_l8", "mae_g8"))
+    assert large.attainable == pytest.approx(0.42, abs=0.02)
+    assert giant.attainable == pytest.approx(0.48, abs=0.03)
+    for plan in (large, giant):
+        assert plan.attainable * plan.cost.flops / plan.cost.flops_spent > 0.35
 
 
 def test_gradients_bind_where_the_planned_number_of_nodes_says():

@@ -1,0 +1,98 @@
+"""An autoencoder learns: masked error on images that it never saw, against predicting the mean.
+
+    python benchmarks/learning.py --field FOLDER
+
+FOLDER holds one real field of six 16-bit PNG files, `*_ch1.png` to `*_ch6.png`: it is cut into
+tiles, which go through the workflow (`configs/field.yaml`). `--results` instead reads what a
+finished run of any configuration painted, such as the demo's. The error is divided by that of
+predicting each channel's mean, since dim channels keep a variance below 1 (1e-5 is added to
+it). One line a figure: name, figure, unit, bound. Exits with 1 if a bound is not kept.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from imagecodecs import imread, imwrite
+
+ROOT = Path(__file__).parents[1]
+TILES = 8
+FIELD_BOUND, SIMULATED_BOUND = 0.85, 0.7
+
+
+def cut(field, folder):
+    """Write the tiles of a field and the table that names them."""
+    found = [sorted(field.glob(f"*_ch{number}.png")) for number in range(1, 7)]
+    if not all(found):
+        sys.exit(f"{field}: wanted *_ch1.png to *_ch6.png")
+    channels = [imread(str(paths[0])) for paths in found]
+    folder.mkdir(parents=True, exist_ok=True)
+    height, width = (side // TILES for side in channels[0].shape)
+    rows = []
+    for site in range(TILES * TILES):
+        top, left = site // TILES * height, site % TILES * width
+        row = {"plate": "P1", "well": "C03", "site": site + 1}
+        row |= {"role": "untreated", "perturbation": "untreated"}
+        for number, image in enumerate(channels, start=1):
+            row[f"ch{number}"] = f"{site + 1:02d}_ch{number}.png"
+            tile = np.ascontiguousarray(image[top : top + height, left : left + width])
+            imwrite(str(folder / row[f"ch{number}"]), tile)
+        rows.append(row)
+    with (folder / "tiles.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def run(folder, cores):
+    """Run the workflow as far as the stage pretrain."""
+    command = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles" / "local")]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
+    command += ["--directory", str(folder / "run"), "pretrain"]
+    command += ["--configfile", str(ROOT / "configs" / "field.yaml")]
+    command += ["--config", f"data={folder}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, env=environment, cwd=ROOT)
+
+
+def told(path, bound):
+    """Print the error of what was painted; return whether it is within the bound."""
+    with np.load(path) as arrays:
+        shown, painted, mask = (arrays[name] for name in ("input", "output", "mask"))
+        number = len(arrays["l2"])
+    error, of_mean = (float((x**2 * mask).sum() / mask.sum()) for x in (shown - painted, shown))
+    print(
+        f"masked error of {path.parent.name}: {error / of_mean:.3f} of predicting the mean "
+        f"({error:.3f} of {of_mean:.3f}; {len(shown)} of {number} held-out images), "
+        f"bound {bound}",
+        flush=True,
+    )
+    return error / of_mean <= bound
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--field", type=Path, help="folder of the real field")
+    parser.add_argument("--results", type=Path, nargs="*", default=[], help="folders of runs")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "field")
+    parser.add_argument("--cores", type=int, default=1)
+    chosen = parser.parse_args()
+    kept = []
+    if chosen.field:
+        folder = chosen.folder.resolve()
+        cut(chosen.field, folder)
+        run(folder, chosen.cores)
+        painted = folder / "run" / "results" / "pretrain" / "mae" / "reconstructions.npz"
+        kept.append(told(painted, FIELD_BOUND))
+    for results in chosen.results:
+        for painted in sorted(results.glob("pretrain/*/reconstructions.npz")):
+            kept.append(told(painted, SIMULATED_BOUND))
+    sys.exit(0 if kept and all(kept) else 1)
+
+
+if __name__ == "__main__":
+    main()
