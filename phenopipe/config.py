@@ -115,6 +115,8 @@ class WorkflowConfig(BaseModel):
     """Training sets."""
     probes: dict[str, Probe] = Field(default_factory=dict)
     """Tasks that choose the best block."""
+    trim_by: str = "anax"
+    """Probe that says where trimmed encoders end, unless they name a task of their own."""
     benchmarks: dict[str, Benchmark] = Field(default_factory=dict)
     """Tests of the map."""
     screen: Section = Field(default_factory=dict)
@@ -273,7 +275,7 @@ def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
         }
         for key in needs.get(encoder.kind, ()):
             section = {"manifest": "manifests", "screen": "screens", "of": "encoders"}
-            value = getattr(encoder, key) or "nothing"
+            value = getattr(encoder, key) or (config.trim_by if key == "task" else "nothing")
             yield f"encoders.{name}.{key}", section.get(key, "probes"), value
         if encoder.initialize_from:
             yield f"encoders.{name}.initialize_from", "encoders", encoder.initialize_from
@@ -310,13 +312,11 @@ def _check_names(config: WorkflowConfig) -> None:
                 f" manifests: {list(config.manifests)}"
             )
     for name, encoder in config.encoders.items():
-        if (
-            encoder.kind == "trimmed"
-            and encoder.of not in config.probes[encoder.task or ""].encoders
-        ):
+        task = encoder.task or config.trim_by
+        if encoder.kind == "trimmed" and encoder.of not in config.probes[task].encoders:
             raise UserError(
                 f"encoders.{name}.of: {encoder.of!r} is not among the encoders of "
-                f"probes.{encoder.task}, which chooses the block"
+                f"probes.{task}, which chooses the block"
             )
 
 

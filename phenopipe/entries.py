@@ -67,7 +67,7 @@ class Encoder(Entry):
     of: str | None = None
     """Encoder that is cut (trimmed)."""
     task: str | None = None
-    """Probe that says where to cut (trimmed)."""
+    """Probe that says where to cut (trimmed); the configuration's ``trim_by`` if left out."""
 
 
 class Manifest(Strict):

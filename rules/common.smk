@@ -96,7 +96,8 @@ def trimmed_from(file):
 def best_block(wildcards):
     """The probe result that says where to trim."""
     trimmed = CONFIG.encoders[wildcards.encoder]
-    return f"results/probe/{trimmed.of}/{trimmed.task}/best_block.json"
+    task = trimmed.task or CONFIG.trim_by
+    return f"results/probe/{trimmed.of}/{task}/best_block.json"
 
 
 def arms(wildcards):

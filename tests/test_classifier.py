@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
-from phenopipe.classifier import bootstrap_accuracies
+from phenopipe.classifier import bootstrap_accuracies, bootstrap_accuracies_of_units
 
 
 @given(
@@ -38,3 +38,19 @@ def test_bootstraps_lie_around_the_score():
     score = balanced_accuracy_score(y_N, predicted_N)
     low, high = np.quantile(found_BK, [0.025, 0.975])
     assert low < score < high and high - low < 0.15
+
+
+def test_units_are_drawn_with_all_their_wells():
+    rng = np.random.default_rng(3)
+    y_N = rng.choice(list("abc"), 90)
+    unit_N = np.repeat(["u", "v", "w"], 30)
+    predicted_KN = rng.choice(list("abc"), (2, 90))
+    found_BK = bootstrap_accuracies_of_units(
+        y_N, predicted_KN, unit_N, bootstraps=40, rng=np.random.default_rng(5)
+    )
+    rng = np.random.default_rng(5)
+    for row in found_BK:
+        drawn = rng.integers(3, size=3)
+        at = np.concatenate([np.flatnonzero(unit_N == "uvw"[u]) for u in drawn])
+        wanted = [balanced_accuracy_score(y_N[at], said[at]) for said in predicted_KN]
+        assert row == pytest.approx(wanted)

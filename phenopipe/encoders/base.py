@@ -39,6 +39,9 @@ class EncoderConfig:
         Operations and crops of training here; None where they are not known.
     trimmed_from, best_block
         Encoder and block that a trimmed encoder ends with.
+    saved : dict or None
+        Of a trimmed encoder, ``parameters`` and ``flops_a_crop`` that the cut saves, and the
+        ``whole_parameters`` and ``whole_flops_a_crop`` that it saves them of.
     license : str or None
         Licence of the weights; never assumed.
     """
@@ -55,6 +58,7 @@ class EncoderConfig:
     crops_seen: int | None = None
     trimmed_from: str | None = None
     best_block: int | None = None
+    saved: dict[str, int] | None = None
     license: str | None = None
 
 

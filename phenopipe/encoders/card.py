@@ -21,8 +21,11 @@ def model_card(content: Mapping[str, Any]) -> str:
         "crops seen in training": _number(content["crops_seen"]),
         "operations of training (FLOPs)": _number(content["training_flops"]),
         "trimmed": _trim(content["trimmed_from"], content["best_block"]),
+        "saved by trimming": _saved(content.get("saved")),
         "licence of the weights": content["license"] or "not stated",
     }
+    if not content.get("saved"):
+        del rows["saved by trimming"]
     table = [f"| {name} | {value} |" for name, value in rows.items()]
     lines = ["---", *front, "---", "", "# Encoder of microscopy crops", ""]
     lines += ["| | |", "|---|---|", *table, ""]
@@ -105,3 +108,14 @@ def _number(value: float | None) -> str:
 
 def _trim(whole: str | None, block: int | None) -> str:
     return "no" if block is None else f"block {block} of {whole}"
+
+
+def _saved(saved: Mapping[str, int] | None) -> str:
+    if not saved:
+        return "nothing"
+    parts = [
+        f"{saved[key]:,} of {saved[f'whole_{key}']:,} {words}"
+        f" ({saved[key] / max(saved[f'whole_{key}'], 1):.0%})"
+        for key, words in (("parameters", "parameters"), ("flops_a_crop", "FLOPs a crop"))
+    ]
+    return ", ".join(parts)

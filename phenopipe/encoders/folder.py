@@ -128,9 +128,12 @@ def save_encoder(folder: Path, encoder: Encoder, stamp: Stamp | None = None) -> 
 def describe(encoder: Encoder) -> dict[str, Any]:
     """Return the content of ``config.json``: the configuration and what timm needs."""
     config = encoder.config
-    known = as_timm(config)
+    known, own = as_timm(config), asdict(config)
+    if config.saved is None:
+        # Only trimmed encoders have it.
+        del own["saved"]
     return {
-        **asdict(config),
+        **own,
         # What timm reads, and what we read in its place where that says more.
         "architecture": known.architecture,
         "model_args": known.model_args,

@@ -1,13 +1,17 @@
 """Knobs of the probe stage."""
 
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from phenopipe.knobs import Knobs
 
 LABELS = ("gene", "perturbation", "condition", "group")
 METADATA = "Metadata_"
+GROUP = "group"
+MAX_ITER = 2000
+TOLERANCE = 1e-5
+Solver = Literal["preconditioned", "sklearn"]
 
 
 class BlocksKnobs(Knobs):
@@ -30,10 +34,22 @@ class BlocksKnobs(Knobs):
     """Whether negative controls form a class of their own."""
     min_wells: PositiveInt = 2
     """Classes with fewer training wells, or none to test on, are left out."""
-    max_iter: PositiveInt = 2000
+    hold_out_genes: float = Field(default=0.0, ge=0, lt=1)
+    """Share of every group's genes that probes never see: they are fitted on wells of the
+    others and judged on wells of these alone. 0 splits by experiments only; else the label
+    is group."""
+    solver: Solver = "preconditioned"
+    """preconditioned (ours) or sklearn (its lbfgs): one objective, see docs/probes.md."""
+    max_iter: PositiveInt = MAX_ITER
     """Iterations of the solver at most."""
+    tolerance: PositiveFloat = TOLERANCE
+    """Our solver stops where the estimated gap to the minimum is at most this share of the
+    objective and no entry of the gradient is above it."""
+    warm_start: bool = True
+    """Whether a block starts from the weights of the block before it (our solver)."""
     bootstraps: PositiveInt = 1000
-    """Resamples of test wells behind intervals and behind the certainty of the choice."""
+    """Resamples of test wells, and of test experiments, behind intervals and behind the
+    certainty of the choice."""
     seed: int = 0
     """Seed of resamples and of the reassignment of genes to groups."""
 
@@ -49,6 +65,8 @@ class BlocksKnobs(Knobs):
         both = sorted(set(self.train) & set(self.test))
         if both:
             raise ValueError(f"experiments {both} both train and test, wanted either")
+        if self.hold_out_genes and self.label != GROUP:
+            raise ValueError(f"hold_out_genes wants label {GROUP!r}, found {self.label!r}")
         return self
 
 

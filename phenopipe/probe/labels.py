@@ -1,5 +1,6 @@
 """What the probe is to predict of each well."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,8 @@ import polars as pl
 
 from phenopipe.errors import UserError
 from phenopipe.formats.wells import conditions
-from phenopipe.probe.config import METADATA, BlocksKnobs
+from phenopipe.probe.config import GROUP, METADATA, BlocksKnobs
+from phenopipe.seeds import generator
 
 CONTROL = "negative_control"
 
@@ -22,10 +24,13 @@ class Labelled:
         ``well_id, experiment, layout, gene, label, is_train``, sorted by ``well_id``.
     left_out : mapping of str to list of str
         Genes of several groups, and classes without enough wells on either side.
+    held_out : tuple of str
+        Genes that only test; none unless asked for.
     """
 
     wells: pl.DataFrame
     left_out: dict[str, list[str]]
+    held_out: tuple[str, ...] = ()
 
 
 def label_wells(
@@ -71,7 +76,35 @@ def label_wells(
         *("well_id", "experiment", "layout", "gene", "label"),
         is_train=pl.col("experiment").is_in(knobs.train),
     )
-    return Labelled(_enough(labelled, knobs, left_out).sort("well_id"), left_out)
+    held_out: tuple[str, ...] = ()
+    if knobs.hold_out_genes:
+        rng = generator(knobs.seed, "probe", "held out")
+        held_out = hold_out_genes(labelled, knobs.hold_out_genes, rng)
+        is_held = pl.col("gene").is_in(held_out) & pl.col("gene").is_not_null()
+        labelled = labelled.filter(pl.col("gene").is_null() | (is_held != pl.col("is_train")))
+    kept = _enough(labelled, knobs, left_out).sort("well_id")
+    return Labelled(kept, left_out, held_out)
+
+
+def hold_out_genes(
+    labelled: pl.DataFrame, share: float, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """Genes that only test: of every group about that share, at least one and never all.
+
+    A group of one gene gives none, and drops out as a class that nobody is judged on.
+
+    Examples
+    --------
+    >>> wells = pl.DataFrame({"gene": ["A", "B", "C", "D"], "label": ["x", "x", "x", "y"]})
+    >>> len(hold_out_genes(wells, 0.3, np.random.default_rng(0)))
+    1
+    """
+    genes = labelled.select("label", "gene").drop_nulls().unique().sort("label", "gene")
+    held: list[str] = []
+    for _, part in genes.group_by("label", maintain_order=True):
+        n_held = min(max(round(share * part.height), 1), part.height - 1)
+        held += rng.permutation(part["gene"].to_numpy())[:n_held].tolist()
+    return tuple(sorted(held))
 
 
 def _label(
@@ -86,7 +119,7 @@ def _label(
             found = [name for name in joined.columns if name.startswith(METADATA)]
             raise UserError(f"label: no column {knobs.label!r} in the wells, found {found}")
         return joined[knobs.label].cast(pl.String)
-    if knobs.label == "group":
+    if knobs.label == GROUP:
         if groups is None:
             raise UserError("label: 'group' wants a groups file, none was given")
         group_of, left_out["genes_of_several_groups"] = groups_of_genes(groups)
@@ -136,7 +169,9 @@ def _enough(
     return labelled.filter(pl.col("label").is_in(kept))
 
 
-def reassign_genes(wells: pl.DataFrame, rng: np.random.Generator) -> pl.Series:
+def reassign_genes(
+    wells: pl.DataFrame, rng: np.random.Generator, held_out: Sequence[str] = ()
+) -> pl.Series:
     """Labels after genes were dealt to groups at random, each group as many as before.
 
     Parameters
@@ -145,6 +180,9 @@ def reassign_genes(wells: pl.DataFrame, rng: np.random.Generator) -> pl.Series:
         ``gene, label``; wells without a gene keep their label.
     rng : Generator
         Source of randomness.
+    held_out : list of str
+        Genes that only test; they change places among themselves, so that each group keeps
+        its number of genes on either side.
 
     Returns
     -------
@@ -152,7 +190,10 @@ def reassign_genes(wells: pl.DataFrame, rng: np.random.Generator) -> pl.Series:
         The label of each well.
     """
     genes = wells.select("gene", "label").drop_nulls().unique().sort("gene", "label")
-    dealt = rng.permutation(genes["label"].to_numpy())
-    mapping = dict(zip(genes["gene"], dealt.tolist(), strict=True))
+    mapping: dict[str, str] = {}
+    is_held = genes["gene"].is_in(list(held_out))
+    for side in (genes.filter(~is_held), genes.filter(is_held)):
+        dealt = rng.permutation(side["label"].to_numpy())
+        mapping |= dict(zip(side["gene"], dealt.tolist(), strict=True))
     replaced = pl.col("gene").replace_strict(mapping, default=None, return_dtype=pl.String)
     return wells.select(pl.coalesce(replaced, "label")).to_series()

@@ -1,10 +1,14 @@
 """Step ``trim``: an encoder that ends with its best block."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from phenopipe.encoders.base import Encoder
-from phenopipe.encoders.folder import load_encoder, save_encoder
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from phenopipe.encoders.base import Encoder, EncoderConfig
+from phenopipe.encoders.folder import build, load_encoder, read_config, save_encoder
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import read_json
 from phenopipe.knobs import parse_step, run_step
@@ -38,7 +42,37 @@ def trim_encoder(folder: Path, best: Path) -> Encoder:
             f"{best}: best block of encoder {chosen.get('encoder')!r},"
             f" wanted {folder.resolve().name!r}"
         )
-    return load_encoder(folder, trim=int(chosen["block"]))
+    encoder = load_encoder(folder, trim=int(chosen["block"]))
+    encoder.config = replace(encoder.config, saved=savings(read_config(folder), encoder.config))
+    return encoder
+
+
+def savings(whole: EncoderConfig, cut: EncoderConfig) -> dict[str, int]:
+    """Parameters and operations of a crop that a cut saves, and what it saves them of."""
+    parameters, flops = cost_of(whole)
+    less_parameters, less_flops = cost_of(cut)
+    return {
+        "parameters": parameters - less_parameters,
+        "whole_parameters": parameters,
+        "flops_a_crop": flops - less_flops,
+        "whole_flops_a_crop": flops,
+    }
+
+
+def cost_of(config: EncoderConfig) -> tuple[int, int]:
+    """Parameters of an encoder, and floating point operations of one crop's forward pass.
+
+    Notes
+    -----
+    Products only (a multiplication and an addition are two operations), counted on a model
+    without storage.
+    """
+    with torch.device("meta"):
+        encoder = build(config).eval()
+        crop_NCHW = torch.empty(1, len(config.channels), config.crop, config.crop)
+        with FlopCounterMode(display=False) as counter:
+            encoder.forward_blocks(crop_NCHW)
+    return sum(p.numel() for p in encoder.model.parameters()), counter.get_total_flops()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -53,8 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     encoder = trim_encoder(files.model.parent, files.best)
     save_encoder(files.trimmed_model.parent, encoder, files.stamp)
-    parameters = sum(p.numel() for p in encoder.model.parameters())
-    print(f"{files.encoder}: block {encoder.config.best_block}, {parameters:,} parameters")
+    saved = encoder.config.saved or {}
+    kept = ", ".join(
+        f"{saved[f'whole_{key}'] - saved[key]:,} {key}"
+        for key in ("parameters", "flops_a_crop")
+    )
+    print(f"{files.encoder}: block {encoder.config.best_block}, {kept}")
 
 
 if __name__ == "__main__":

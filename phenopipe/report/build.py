@@ -264,6 +264,8 @@ def best_blocks(paths: list[Path]) -> pl.DataFrame:
         "task": pl.String,
         "block": pl.Int64,
         "share_other_block": pl.Float64,
+        "share_other_block_over_experiments": pl.Float64,
+        "converged": pl.Boolean,
     }
     rows = [{**read_json(path), **names_of(path)} for path in paths]
     return pl.DataFrame([{k: row.get(k) for k in schema} for row in rows], schema=schema)

@@ -10,8 +10,9 @@ from phenopipe.formats.probes import PREDICTIONS
 from phenopipe.formats.qc import write_qc_wells
 from phenopipe.formats.results import RESULTS
 from phenopipe.formats.tables import read_json, read_table
-from phenopipe.probe.blocks import main, pairs_across, sweep_blocks
+from phenopipe.probe.blocks import main, pairs_across
 from phenopipe.probe.config import BlocksKnobs
+from phenopipe.probe.sweep import sweep_blocks
 from tests.benchmark.plates import knockouts, wells_of
 
 GENES = [f"G{at}" for at in range(8)]
@@ -93,6 +94,13 @@ def test_step_finds_the_planted_block_and_its_control_finds_nothing(folder):
     assert best["technical_pairs"] == [["e1", "e2"]]
     assert best["gain"]["low"] > 0 and best["share_other_block"] == 0
     assert [one["converged"] for one in best["blocks"]] == [True] * 4
+    assert best["converged"] and max(one["gap"] for one in best["blocks"]) <= 1e-5
+    over = results.filter(metric="balanced_accuracy_over_experiments")
+    assert over["value"].to_list() == accuracy["value"].to_list() and set(over["n"]) == {2}
+    assert best["share_other_block_over_experiments"] == 0
+    gain = results.filter(metric="gain_on_other_half").row(0, named=True)
+    assert gain["value"] == best["other_half"]["gain"]["value"] and gain["low"] > 0
+    assert best["other_half"]["unit"] == "layout"
 
     predictions = read_table(folder / "out/predictions.parquet", PREDICTIONS)
     assert set(predictions["block"]) == {2, 4} and predictions.height == 4 * 62
@@ -118,7 +126,7 @@ def test_solver_that_stops_early_is_reported(folder, capsys):
     assert [one["converged"] for one in best["blocks"]] == [False] * 4
     assert "DID NOT CONVERGE" in capsys.readouterr().out
     results = read_table(folder / "out/blocks.parquet", RESULTS)
-    assert set(results["metric"]) == {"balanced_accuracy"}
+    assert not any("permuted" in metric for metric in results["metric"])
 
 
 def test_experiment_without_embeddings_is_named(folder):
@@ -145,7 +153,7 @@ def test_equal_blocks_tie_to_the_earliest_and_no_resample_disagrees():
     rng = np.random.default_rng(1)
     label = rng.choice(["a", "b"], 80)
     x_WD = rng.normal(size=(80, 3)) + (label == "a")[:, None]
-    wells = pl.DataFrame({"label": label, "is_train": np.arange(80) < 40})
+    wells = pl.DataFrame({"experiment": "e1", "label": label, "is_train": np.arange(80) < 40})
     sweep = sweep_blocks(wells, lambda block: x_WD, [1, 2, 3], BlocksKnobs(bootstraps=20))
     assert sweep.best == 0
     assert (sweep.accuracy_BK.argmax(axis=1) == 0).all()

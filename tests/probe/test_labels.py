@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from phenopipe.errors import UserError
 from phenopipe.probe.config import BlocksKnobs
-from phenopipe.probe.labels import label_wells, reassign_genes
+from phenopipe.probe.labels import hold_out_genes, label_wells, reassign_genes
 from tests.benchmark.plates import knockouts, treatment, wells_of
 
 SIDES = {"train": ("e1",), "test": ("e2",)}
@@ -127,3 +127,31 @@ def test_reassigned_genes_keep_the_sizes_of_groups_and_stay_whole():
     assert counts == {"x": 5, "y": 10, "z": 15}
     assert dealt["new"][-1] == "negative_control"
     assert (dealt["new"] != dealt["label"]).any()
+
+
+def test_held_out_genes_test_alone_and_the_others_train_alone():
+    genes = [f"G{at}" for at in range(9)]
+    frames = [wells_of(knockouts(genes, 2, 2), experiment=name) for name in ("e1", "e2")]
+    groups = pl.DataFrame({"group": ["x"] * 4 + ["y"] * 4 + ["z"], "gene": genes})
+    knobs = BlocksKnobs(label="group", hold_out_genes=0.25, **SIDES)
+    labelled = label_wells(pl.concat(frames), groups, knobs)
+    train, test = (labelled.wells.filter(is_train=side) for side in (True, False))
+    assert set(test["gene"]) == set(labelled.held_out) and len(labelled.held_out) == 2
+    assert not set(train["gene"]) & set(test["gene"])
+    assert set(train["label"]) == set(test["label"]) == {"x", "y"}
+    assert labelled.left_out["classes"] == ["z"]
+    dealt = labelled.wells.with_columns(
+        new=reassign_genes(labelled.wells, np.random.default_rng(0), labelled.held_out)
+    )
+    sizes = dealt.select("is_train", "gene", "new").unique().group_by("is_train", "new").len()
+    assert sorted(sizes.rows()) == [
+        *((False, "x", 1), (False, "y", 1), (True, "x", 3), (True, "y", 3))
+    ]
+
+
+def test_held_out_genes_want_groups_and_follow_the_seed():
+    with pytest.raises(ValidationError, match="hold_out_genes wants label 'group'"):
+        BlocksKnobs(hold_out_genes=0.2)
+    wells = pl.DataFrame({"gene": [f"G{at}" for at in range(40)], "label": ["x", "y"] * 20})
+    draws = [hold_out_genes(wells, 0.3, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2] and len(draws[0]) == 12

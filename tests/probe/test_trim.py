@@ -4,8 +4,8 @@ import torch
 from phenopipe.encoders.base import EncoderConfig
 from phenopipe.encoders.folder import build, load_encoder, save_encoder
 from phenopipe.errors import UserError
-from phenopipe.formats.tables import write_json
-from phenopipe.probe.trim import main
+from phenopipe.formats.tables import read_json, write_json
+from phenopipe.probe.trim import cost_of, main
 
 CONFIGS = {
     "mae": EncoderConfig(
@@ -67,7 +67,23 @@ def test_trimmed_encoder_ends_with_the_best_block(tmp_path, kind, block):
     assert cut.config.trimmed_from == kind and cut.config.best_block == block
     count = [sum(p.numel() for p in e.model.parameters()) for e in (cut, whole)]
     assert count[0] < count[1]
-    assert (tmp_path / f"{kind}-trimmed/README.md").exists()
+    saved = cut.config.saved
+    assert saved["parameters"] == count[1] - count[0]
+    assert saved["whole_parameters"] == count[1]
+    assert 0 < saved["flops_a_crop"] < saved["whole_flops_a_crop"]
+    assert whole.config.saved is None
+    assert "saved" not in read_json(tmp_path / kind / "config.json")
+    card = (tmp_path / f"{kind}-trimmed/README.md").read_text()
+    assert f"{saved['parameters']:,} of {count[1]:,} parameters" in card
+
+
+def test_operations_are_those_of_the_products():
+    _, flops = cost_of(CONFIGS["vit"])
+    tokens, dim, depth = 4 + 1, 48, 4
+    # Query, key, value; two products of attention; projection; two layers four times as wide.
+    block = 2 * tokens * dim * (3 * dim + 2 * tokens + dim + 2 * 4 * dim)
+    patches = 2 * 4 * dim * (2 * 16 * 16)
+    assert flops == depth * block + patches
 
 
 def test_best_block_of_another_encoder_is_refused(tmp_path):
