@@ -111,6 +111,13 @@ def test_a_mistake_names_key_value_and_what_is_wanted(section, value, told):
     assert told in refused(changed(**{section: value}))
 
 
+def test_the_deciding_probe_serves_trimmed_encoders_that_name_none():
+    own = {"mae-trimmed": {"kind": "trimmed", "of": "mae"}}
+    assert load_config(changed(encoders=own)).trim_by == "anax"
+    told = refused({**changed(encoders=own), "trim_by": "dose"})
+    assert "encoders.mae-trimmed.task: found 'dose', wanted one of probes: ['anax']" in told
+
+
 def test_a_mistake_in_one_experiment_is_told():
     config = copy.deepcopy(DEMO)
     first = next(iter(config["screens"]["simulated"]["experiments"]))
