@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -101,24 +102,19 @@ def compare(name, data, pairs, least, *, starts=None):
     """Fit one or several blocks with both, in turn; return whether the bounds are kept."""
     blocks_x, class_N, tests_x, truth_N = data
     threads = best_threads(blocks_x[0], class_N)
-    times = {"ours": [], "peer": []}
-
-    def ours():
-        probes = []
+    times = {"ours": np.zeros((pairs, 2)), "peer": np.zeros((pairs, 2))}
+    for pair in range(pairs):
+        mine, models = [], []
+        # Block by block, so that what else the machine does weighs on both alike.
         for x_ND in blocks_x:
-            start = probes[-1] if probes and starts else None
-            probes.append(fit_probe(x_ND, class_N, start=start))
-        return probes
-
-    def theirs():
-        with threadpool_limits(threads):
-            return [peer().fit(x_ND, class_N) for x_ND in blocks_x]
-
-    for _ in range(pairs):
-        mine, spent = seconds(ours)
-        times["ours"].append(spent)
-        models, spent = seconds(theirs)
-        times["peer"].append(spent)
+            start = mine[-1] if mine and starts else None
+            probe, spent = seconds(partial(fit_probe, x_ND, class_N, start=start))
+            mine.append(probe)
+            times["ours"][pair] += spent
+            with threadpool_limits(threads):
+                model, spent = seconds(partial(peer().fit, x_ND, class_N))
+            models.append(model)
+            times["peer"][pair] += spent
     ratio, in_cpu = np.median(np.divide(times["peer"], times["ours"]), axis=0)
     (clock, cpu), (peer_clock, peer_cpu) = (np.median(times[k], axis=0) for k in times)
     above, apart, converged = [], [], []
