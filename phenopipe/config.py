@@ -55,6 +55,7 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "prepare": embed.PrepareKnobs,
         "wells": embed.WellsKnobs,
         "profiles": embed.ProfilesKnobs,
+        "random": embed.RandomKnobs,
     },
     "align": {
         "moments": align.MomentsKnobs,
@@ -88,6 +89,7 @@ STEP_OF_KIND = {
     "timm": ("embed", "prepare"),
     "imported": ("embed", "prepare"),
     "pixels": ("embed", "prepare"),
+    "random": ("embed", "random"),
     "mae": ("pretrain", "mae"),
     "ca_mae": ("pretrain", "mae"),
     "classifier": ("pretrain", "classifier"),
@@ -168,7 +170,7 @@ class WorkflowConfig(BaseModel):
                 row.pop("tables", None)
                 where = f"screens.{names['screen']}.experiments.{experiment}"
                 return where, {**one.settings, **row}
-            case ("embed", "prepare") | ("pretrain", _) | ("probe", "trim"):
+            case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
                 return self._encoder_settings(names["encoder"])
             case "undersample", "wells":
                 where = f"manifests.{names['manifest']}.undersample"
@@ -331,7 +333,7 @@ def _check_starts(config: WorkflowConfig) -> None:
                 f"{where}: kind {encoder.kind!r} is not trained, wanted no such key"
             )
         start = config.encoders[encoder.initialize_from]
-        if start.kind in ("pixels", "profiles"):
+        if start.kind in ("pixels", "profiles", "random"):
             raise UserError(f"{where}: kind {start.kind!r} has no weights to start from")
         if {encoder.kind, start.kind} <= {"mae", "ca_mae"}:
             ours, theirs = (
@@ -384,7 +386,7 @@ def _entries(config: WorkflowConfig, stage: str, step: str) -> list[Names]:
                 if STEP_OF_SOURCE[one.source] == step
                 for experiment in config.experiments(name)
             ]
-        case ("embed", "prepare") | ("pretrain", _) | ("probe", "trim"):
+        case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
             return [
                 {"encoder": name}
                 for name, one in config.encoders.items()

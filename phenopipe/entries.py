@@ -52,7 +52,15 @@ class Encoder(Entry):
     """Crop -> embedding; further keys are knobs of the step that makes its folder."""
 
     kind: Literal[
-        "timm", "imported", "pixels", "profiles", "mae", "ca_mae", "classifier", "trimmed"
+        "timm",
+        "imported",
+        "pixels",
+        "profiles",
+        "random",
+        "mae",
+        "ca_mae",
+        "classifier",
+        "trimmed",
     ]
     """How the encoder comes about."""
     manifest: str | None = None

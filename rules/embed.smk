@@ -123,6 +123,39 @@ rule embed_profiles:
         """
 
 
+rule embed_random:
+    """Numbers that know nothing of the cells, in the form of embeddings."""
+    input:
+        wells="results/screen/{screen}/{experiment}/wells.parquet",
+    output:
+        embeddings=directory("results/embed/{screen}/{encoder}/{experiment}.zarr"),
+    log:
+        "logs/embed/random/{screen}/{encoder}/{experiment}.log",
+    benchmark:
+        "logs/benchmarks/embed/random/{screen}/{encoder}/{experiment}.tsv"
+    wildcard_constraints:
+        encoder=encoders_of("random"),
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        knobs=knobs("embed", "random"),
+        version=1,
+    shell:
+        """
+        python -m phenopipe.embed.random \
+            --wells {input.wells:q} \
+            --embeddings {output.embeddings:q} \
+            --screen {wildcards.screen:q} \
+            --encoder {wildcards.encoder:q} \
+            --experiment {wildcards.experiment:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
 rule embed:
     """Everything up to the stage embed."""
     input:

@@ -84,3 +84,12 @@ class WellsKnobs(Knobs):
 
 class ProfilesKnobs(Knobs):
     """Features that came with the screen; nothing to set."""
+
+
+class RandomKnobs(Knobs):
+    """Numbers that know nothing of the cells."""
+
+    dim: PositiveInt = 384
+    """Features: as many as the encoder has that is held against them."""
+    seed: int = 0
+    """Seed of the numbers."""

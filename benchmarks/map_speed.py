@@ -1,0 +1,434 @@
+"""Benchmarks of the map against the public reference: time, memory, equal values.
+
+    python benchmarks/map_speed.py --peer-python build/efaar/bin/python
+
+1. Recall at 17,063 genes x 1,664 features and four sources of 20,000 pairs, all pairs as null:
+   what the reference computes after its pairs are read, and ours with and without intervals and
+   shuffled names. Recalls are compared value by value.
+2. Recall at 17,000 x 384 with reading of the pair files that the reference carries.
+3. The published null: 5,000 genes x 384, four sources, three seeds; and the golden table of the
+   reference's version of January 2024, where the golden folder is given.
+4. Magnitude: 1,000 conditions of 8 to 39 wells against 1,000 controls x 384.
+5. Compound-gene precision: 100 seeds x 1,674 compounds x 735 genes x 8 concentrations, in two
+   processes with different hash seeds.
+
+Each side runs in a process of its own, in turn. Times leave out imports and making of data;
+bounds are on CPU seconds (with OMP_NUM_THREADS=1 what an idle machine takes), which other work on
+the machine changes little; wall seconds stand beside. Memory is the peak of the whole process.
+Prints one line a figure: name, figure, unit, bound. Exits with 1 if a bound is not kept.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+LARGE, WIDE = (17_063, 1_664), (17_000, 384)
+SOURCES = ("CORUM", "HuMAP", "Reactome", "StringDB")
+THRESHOLDS = ((0.05, 0.95), (0.1, 0.9))
+CONDITIONS, CONTROLS, FEATURES = 1_000, 1_000, 384
+MEASURED = ("wall", "cpu", "peak")
+COMPOUNDS, GENES, DOSES, SEEDS = 1_674, 735, 8, 100
+
+
+def say(name, figure, unit, bound="", kept=True):
+    print(
+        f"{name:46s} {figure:>12.5g} {unit:8s} {bound}{'' if kept else '  NOT KEPT'}",
+        flush=True,
+    )
+    return kept
+
+
+def times_of(name, told, most=None):
+    cpu = told["cpu"]
+    kept = most is None or cpu < most
+    bound = "" if most is None else f"< {most}"
+    wall = say(f"{name}_wall_seconds", told["wall"], "s")
+    return wall, say(f"{name}_cpu_seconds", cpu, "s", bound, kept)
+
+
+def clock():
+    return time.perf_counter(), time.process_time()
+
+
+def elapsed(started):
+    return {"wall": time.perf_counter() - started[0], "cpu": time.process_time() - started[1]}
+
+
+def made_map(shape, seed=0):
+    """Genes that are alike in groups of eight, single precision as maps are stored."""
+    rng = np.random.default_rng(seed)
+    group_GD = rng.standard_normal((shape[0] // 8 + 1, shape[1]), dtype=np.float32)
+    x_GD = rng.standard_normal(shape, dtype=np.float32)
+    x_GD += 0.35 * group_GD[np.arange(shape[0]) // 8]
+    return x_GD
+
+
+def made_pairs(n_genes, seed):
+    """20,000 pairs, a third of them of one group."""
+    rng = np.random.default_rng([1, seed])
+    first = rng.integers(n_genes, size=20_000)
+    near = np.minimum(first // 8 * 8 + rng.integers(8, size=20_000), n_genes - 1)
+    second = np.where(rng.random(20_000) < 1 / 3, near, rng.integers(n_genes, size=20_000))
+    return first, second
+
+
+def named(n_genes):
+    return [f"G{at:05d}" for at in range(n_genes)]
+
+
+# the reference, in its own environment
+
+
+def peer(task, folder):
+    try:
+        import efaar_benchmarking.benchmarking as reference
+        import pandas as pd
+        from efaar_benchmarking import constants
+        from sklearn.utils import Bunch
+    except ImportError:
+        sys.exit("efaar-benchmarking 1.0 is not installed here: see benchmarks/README.md")
+    if task == "where":
+        return {"folder": constants.BENCHMARK_DATA_DIR}
+    if task == "magnitude":
+        x_WD, label_W = np.load(folder / "wells.npy"), np.load(folder / "labels.npy")
+        metadata = pd.DataFrame({"pert": label_W})
+        started = clock()
+        with contextlib.redirect_stdout(sys.stderr):
+            found = reference.pert_signal_magnitude_benchmark(
+                x_WD, metadata, "pert", [], "control", n_jobs=1
+            )
+        spent = elapsed(started)
+        return {**spent, "values": dict(zip(found.pert, found.edist, strict=True))}
+    genes = json.loads((folder / "genes.json").read_text())
+    x_GD = np.load(folder / "map.npy")
+    data = Bunch(features=pd.DataFrame(x_GD), metadata=pd.DataFrame({"gene": genes}))
+    sources = list(SOURCES)
+    if task == "recall_core":
+        held = {
+            name: reference.filter_relationships(
+                pd.DataFrame(
+                    {f"entity{k + 1}": np.array(genes)[side] for k, side in enumerate(pair)}
+                )
+            )
+            for name, pair in ((n, made_pairs(len(genes), at)) for at, n in enumerate(sources))
+        }
+        reference.get_benchmark_relationships = lambda folder, source: held[source]
+    started = clock()
+    found = reference.known_relationship_benchmark(data, "gene", sources)
+    spent, found = elapsed(started), found.set_index("source")
+    return {
+        **spent,
+        "values": {
+            f"{source}_{low:g}_{high:g}": float(found.loc[source, f"recall_{low}_{high}"])
+            for source in sources
+            for low, high in THRESHOLDS
+        },
+    }
+
+
+# ours
+
+
+def table_of(x_GD, genes):
+    import polars as pl
+
+    embedding = pl.Series("embedding", x_GD, dtype=pl.Array(pl.Float32, x_GD.shape[1]))
+    frame = pl.DataFrame({"entity": genes}).with_columns(embedding, kind=pl.lit("knockout"))
+    return frame.with_columns(concentration_um=pl.lit(None, pl.Float64))
+
+
+def ours(task, folder):
+    if task == "magnitude":
+        return our_magnitude(folder)
+    if task == "compounds":
+        return our_compounds()
+    import polars as pl
+
+    from phenopipe.benchmark.config import RecallKnobs
+    from phenopipe.benchmark.pairs import read_pairs
+    from phenopipe.benchmark.sources import score_sources
+
+    genes = json.loads((folder / "genes.json").read_text())
+    table = table_of(np.load(folder / "map.npy"), genes)
+    few = {"bootstraps": 1, "permutations": 1} if task.endswith("core") else {}
+    nulls = ("sampled",) if task == "recall_seeds" else ("all_pairs",)
+    names = np.array(genes)
+    pairs = {
+        name: pl.DataFrame({"entity1": names[one], "entity2": names[two]})
+        for name, (one, two) in (
+            (n, made_pairs(len(genes), at)) for at, n in enumerate(SOURCES)
+        )
+    }
+    started = clock()
+    if task == "recall_files":
+        where = Path(json.loads((folder / "where.json").read_text())["folder"])
+        pairs = {name: read_pairs(where / f"{name}.txt") for name in SOURCES}
+    rows, _ = score_sources(table, pairs, RecallKnobs(nulls=nulls, **few))
+    return {
+        **elapsed(started),
+        "values": {
+            f"{row['source']}_{low:g}_{high:g}": row["value"]
+            for row in rows
+            for low, high in THRESHOLDS
+            if row["metric"] == f"recall_{nulls[0]}_{low:g}_{high:g}"
+        },
+    }
+
+
+def our_magnitude(folder):
+    from phenopipe.benchmark.magnitude import Controls, energy_distance
+
+    x_WD, label_W = np.load(folder / "wells.npy"), np.load(folder / "labels.npy")
+    control_W = label_W == "control"
+    names = np.unique(label_W[~control_W])
+    started = clock()
+    order_W = np.argsort(label_W, kind="stable")
+    first = np.searchsorted(label_W[order_W], names)
+    last = np.searchsorted(label_W[order_W], names, "right")
+    controls = Controls(x_WD[control_W])
+    values = [controls.energy(x_WD[order_W[a:b]]) for a, b in zip(first, last, strict=True)]
+    spent = elapsed(started)
+    exact = [
+        energy_distance(x_WD[order_W[first[at] : last[at]]], x_WD[control_W])
+        for at in range(0, len(names), 50)
+    ]
+    off = max(abs(values[50 * at] / one - 1) for at, one in enumerate(exact))
+    named_values = dict(zip(names.tolist(), values, strict=True))
+    return {**spent, "values": named_values, "off": off}
+
+
+def our_compounds():
+    import polars as pl
+
+    from phenopipe.benchmark.compounds import score_compounds
+    from phenopipe.benchmark.config import CompoundsKnobs
+
+    rng = np.random.default_rng(3)
+    genes, compounds = named(GENES), [f"c_{at:04d}" for at in range(COMPOUNDS)]
+    doses = [0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0]
+    x_RD = rng.standard_normal((COMPOUNDS * DOSES + GENES, 128)).astype(np.float32)
+    table = pl.DataFrame(
+        {
+            "entity": np.repeat(compounds, DOSES).tolist() + genes,
+            "kind": ["compound"] * (COMPOUNDS * DOSES) + ["knockout"] * GENES,
+            "concentration_um": doses * COMPOUNDS + [None] * GENES,
+            "embedding": pl.Series(x_RD, dtype=pl.Array(pl.Float32, 128)),
+        }
+    )
+    # Every compound has one to four targets, so that every one is asked about.
+    treatment = np.repeat(compounds, rng.integers(1, 5, COMPOUNDS)).tolist()
+    target = rng.choice(genes, len(treatment)).tolist()
+    truth = pl.DataFrame(
+        {
+            "treatment": treatment + ["elsewhere"] * GENES,
+            "gene_symbol": target + genes,
+            "nM_value": [10.0] * len(treatment) + [9e9] * GENES,
+        }
+    )
+    started = clock()
+    with contextlib.redirect_stdout(sys.stderr):
+        rows = score_compounds(table, truth, CompoundsKnobs(seeds=SEEDS))
+    return {
+        **elapsed(started),
+        "values": {row["metric"]: float(row["value"]) for row in rows},
+    }
+
+
+# both, in turn
+
+
+def run(python, side, task, folder, **environment):
+    command = [str(python), __file__, f"--{side}", task, "--folder", str(folder)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    if done.returncode:
+        sys.exit(f"{side} {task} failed")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def in_turn(peer_python, task, peer_task, folder, repeats):
+    """Medians of seconds and peaks of both sides, and their values."""
+    both = {"ours": [], "peer": []}
+    for _ in range(repeats):
+        both["ours"].append(run(sys.executable, "ours", task, folder))
+        both["peer"].append(run(peer_python, "peer", peer_task, folder))
+    middle = {
+        side: {key: float(np.median([one[key] for one in runs])) for key in MEASURED}
+        for side, runs in both.items()
+    }
+    return (
+        middle["ours"],
+        middle["peer"],
+        both["ours"][-1]["values"],
+        both["peer"][-1]["values"],
+    )
+
+
+def write_map(folder, shape, genes):
+    np.save(folder / "map.npy", made_map(shape))
+    (folder / "genes.json").write_text(json.dumps(genes))
+
+
+def largest_difference(one, other):
+    assert set(one) == set(other), (one, other)
+    return max(abs(one[key] - other[key]) for key in one)
+
+
+def recall_core(peer_python, repeats, folder):
+    write_map(folder, LARGE, named(LARGE[0]))
+    task = "recall_core"
+    mine, theirs, values, wanted = in_turn(peer_python, task, task, folder, repeats)
+    off, times = largest_difference(values, wanted), theirs["cpu"] / mine["cpu"]
+    whole = run(sys.executable, "ours", "recall_whole", folder)
+    return [
+        *times_of("recall_17063x1664", mine),
+        *times_of("recall_17063x1664_peer", theirs),
+        say("recall_17063x1664_times_faster", times, "x", ">= 2.5", times >= 2.5),
+        say("recall_17063x1664_peak", mine["peak"], "GB", "< 1.2", mine["peak"] < 1.2),
+        say("recall_17063x1664_peer_peak", theirs["peak"], "GB"),
+        say("recall_17063x1664_largest_difference", off, "", "= 0", off == 0),
+        *times_of("recall_17063x1664_with_intervals", whole),
+        say(
+            "recall_17063x1664_with_intervals_peak",
+            whole["peak"],
+            "GB",
+            "< 1.2",
+            whole["peak"] < 1.2,
+        ),
+    ]
+
+
+def recall_files(peer_python, repeats, folder):
+    import polars as pl
+
+    where = run(peer_python, "peer", "where", folder)
+    (folder / "where.json").write_text(json.dumps(where))
+    known = set()
+    for name in SOURCES:
+        pairs = pl.read_csv(Path(where["folder"]) / f"{name}.txt", infer_schema_length=None)
+        known |= set(pairs["entity1"]) | set(pairs["entity2"])
+    genes = sorted(known)
+    genes += [f"made-up-{at}" for at in range(WIDE[0] - len(genes))]
+    write_map(folder, WIDE, genes)
+    mine, theirs, values, wanted = in_turn(
+        peer_python, "recall_files", "recall_files", folder, repeats
+    )
+    off, times = largest_difference(values, wanted), theirs["cpu"] / mine["cpu"]
+    smaller = theirs["peak"] / mine["peak"]
+    return [
+        *times_of("recall_17000x384_files", mine),
+        *times_of("recall_17000x384_files_peer", theirs),
+        say("recall_17000x384_files_times_faster", times, "x", ">= 10", times >= 10),
+        say("recall_17000x384_files_peak", mine["peak"], "GB"),
+        say("recall_17000x384_files_times_smaller", smaller, "x", ">= 6", smaller >= 6),
+        say("recall_17000x384_files_largest_difference", off, "", "= 0", off == 0),
+    ]
+
+
+def recall_seeds(folder, golden):
+    write_map(folder, (5_000, 384), named(5_000))
+    mine = run(sys.executable, "ours", "recall_seeds", folder)
+    kept = [
+        *times_of("recall_three_seeds", mine, 10),
+        say("recall_three_seeds_peak", mine["peak"], "GB"),
+    ]
+    if golden is None:
+        return kept
+    import polars as pl
+
+    from phenopipe.benchmark.pairs import read_pairs
+    from phenopipe.benchmark.recall import relationship_recall
+
+    table = pl.read_csv(golden / "golden/map.csv")
+    wanted = pl.read_csv(golden / "golden/recall_3seeds_efaar43b3039.csv")
+    pairs = read_pairs(golden / "benchmark_annotations/StringDB.txt.gz")
+    x_GD, genes = table.drop("gene").to_numpy(), table["gene"].to_list()
+    found = relationship_recall(x_GD, genes, pairs, null="sampled")
+    same = found["recall"].to_list() == wanted["recall_0.05_0.95"].to_list()
+    same &= found["n_null"].to_list() == wanted["null_distribution_size"].to_list()
+    return [*kept, say("recall_three_seeds_equal_to_golden", float(same), "", "= 1", same)]
+
+
+def magnitude(peer_python, repeats, folder):
+    rng = np.random.default_rng(2)
+    sizes = rng.integers(8, 40, CONDITIONS)
+    label_W = np.repeat([f"p{at:04d}" for at in range(CONDITIONS)], sizes)
+    label_W = np.concatenate([label_W, ["control"] * CONTROLS])
+    x_WD = rng.standard_normal((len(label_W), FEATURES))
+    x_WD[: sizes.sum()] += np.repeat(
+        0.3 * rng.standard_normal((CONDITIONS, FEATURES)), sizes, 0
+    )
+    np.save(folder / "wells.npy", x_WD)
+    np.save(folder / "labels.npy", label_W)
+    mine, theirs, values, wanted = in_turn(
+        peer_python, "magnitude", "magnitude", folder, repeats
+    )
+    times = theirs["cpu"] / mine["cpu"]
+    off = run(sys.executable, "ours", "magnitude", folder)["off"]
+    apart = max(abs(values[name] / wanted[name] - 1) for name in values)
+    return [
+        *times_of("magnitude", mine),
+        *times_of("magnitude_peer", theirs),
+        say("magnitude_times_faster", times, "x", ">= 25", times >= 25),
+        say("magnitude_relative_error", off, "", "<= 1e-6", off <= 1e-6),
+        say("magnitude_relative_difference_from_peer", apart, ""),
+    ]
+
+
+def compounds(folder):
+    first, second = (
+        run(sys.executable, "ours", "compounds", folder, PYTHONHASHSEED=seed)
+        for seed in ("1", "2")
+    )
+    same = first["values"] == second["values"]
+    return [
+        *times_of("compounds_100_seeds", first, 60),
+        say("compounds_equal_in_two_processes", float(same), "", "= 1", same),
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--golden", type=Path, help="folder with golden/ and annotations")
+    parser.add_argument("--repeats", type=int, default=1)
+    parts = ("recall_core", "recall_files", "recall_seeds", "magnitude", "compounds")
+    parser.add_argument("--only", nargs="*", choices=parts, default=parts)
+    for name in ("--ours", "--peer"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.ours or chosen.peer:
+        work, task = (ours, chosen.ours) if chosen.ours else (peer, chosen.peer)
+        found = work(task, chosen.folder)
+        found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(json.dumps(found, default=float))
+        return
+    kept = []
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as made:
+        folder = Path(made)
+        if "recall_core" in chosen.only:
+            kept += recall_core(chosen.peer_python, chosen.repeats, folder)
+        if "recall_files" in chosen.only:
+            kept += recall_files(chosen.peer_python, chosen.repeats, folder)
+        if "recall_seeds" in chosen.only:
+            kept += recall_seeds(folder, chosen.golden)
+        if "magnitude" in chosen.only:
+            kept += magnitude(chosen.peer_python, chosen.repeats, folder)
+        if "compounds" in chosen.only:
+            kept += compounds(folder)
+    sys.exit(not all(kept))
+
+
+if __name__ == "__main__":
+    main()
