@@ -13,8 +13,8 @@
    processes with different hash seeds.
 
 Each side runs in a process of its own, in turn. Times leave out imports and making of data;
-bounds are on CPU seconds (with OMP_NUM_THREADS=1 what an idle machine takes), which other work on
-the machine changes little; wall seconds stand beside. Memory is the peak of the whole process.
+bounds are on CPU seconds (with OMP_NUM_THREADS=1 what an idle machine takes), which other work
+on the machine changes little; wall seconds stand beside. Memory is the peak of the process.
 Prints one line a figure: name, figure, unit, bound. Exits with 1 if a bound is not kept.
 """
 

@@ -82,7 +82,11 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "compounds": benchmark.CompoundsKnobs,
         "arms": benchmark.ArmBiasKnobs,
     },
-    "report": {"truth": report.TruthKnobs, "page": report.PageKnobs},
+    "report": {
+        "truth": report.TruthKnobs,
+        "tables": report.TablesKnobs,
+        "page": report.PageKnobs,
+    },
 }
 STEP_OF_SOURCE = {"simulated": "simulate", "images": "images", "profiles": "profiles"}
 STEP_OF_KIND = {
@@ -95,6 +99,10 @@ STEP_OF_KIND = {
     "classifier": ("pretrain", "classifier"),
     "trimmed": ("probe", "trim"),
 }
+
+
+# Encoders that learned nothing from microscopy images.
+BASELINES = ("timm", "pixels", "profiles", "random")
 
 
 Section = dict[str, Settings]
@@ -186,7 +194,22 @@ class WorkflowConfig(BaseModel):
                 if step == "recall":
                     own["sources"] = list(one_test.pairs)
                 return f"benchmarks.{names['benchmark']}.{step}", own
+            case "report", "tables":
+                return "", self._kinds_of_encoders()
         return "", {}
+
+    def _kinds_of_encoders(self) -> Settings:
+        """Tell which encoders are baselines, and which are random, unless that is set."""
+        section = self.report.get("tables", {})
+        kinds = {
+            name: self.encoders[one.of].kind if one.of in self.encoders else one.kind
+            for name, one in self.encoders.items()
+        }
+        found = {
+            "baselines": [name for name, kind in kinds.items() if kind in BASELINES],
+            "random": [name for name, kind in kinds.items() if kind == "random"],
+        }
+        return {key: value for key, value in found.items() if key not in section}
 
     def _encoder_settings(self, name: str) -> tuple[str, Settings]:
         one = self.encoders[name]

@@ -114,6 +114,11 @@ class Wiring:
         known = self.has_genes(screen)
         return [ALIGN.format(screen=screen, encoder=encoder) + "arms.parquet"] if known else []
 
+    def paper(self) -> list[str]:
+        """The paper's own numbers, where the workflow carries them."""
+        path = self.home / "docs" / "paper_results.csv"
+        return [str(path)] if path.exists() else []
+
     def known_genes(self, benchmark: str, **_: str) -> list[str]:
         """The table of genes of a benchmark's screen, if there is one."""
         screen = self.config.benchmarks[benchmark].screen
@@ -230,7 +235,14 @@ class Wiring:
             ]
             for test in TESTS
         }
+        judged = runs["benchmarks"] + runs["probes"]
+        with_folder = [
+            {"encoder": name}
+            for name in dict.fromkeys(one["encoder"] for one in judged)
+            if config.encoders[name].kind not in ("profiles", "random")
+        ]
         made = {
+            "encoders": _fill("results/encoders/{encoder}/config.json", with_folder),
             "wells": _fill(SCREEN + "wells.parquet", experiments),
             "images": _fill(SCREEN + "images.parquet", experiments),
             "pixels": _fill(SCREEN + "images.zarr", self.imaged(experiments)),
@@ -305,7 +317,7 @@ class Wiring:
         if stage not in TARGETS:
             raise UserError(f"no stage {stage!r}, wanted one of {list(TARGETS)}")
         if stage == "report":
-            return ["results/report/index.html"]
+            return ["results/report/index.html", "results/report/tables.md"]
         return sorted({path for kind in TARGETS[stage] for path in self.made[kind]})
 
 

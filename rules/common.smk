@@ -126,6 +126,11 @@ def pairs(wildcards):
     return WIRING.pairs(**wildcards)
 
 
+def paper(wildcards):
+    """The paper's own numbers."""
+    return WIRING.paper()
+
+
 def of_page(kind):
     """All files of one kind that the report shows."""
     return WIRING.files(kind)

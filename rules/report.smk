@@ -2,7 +2,8 @@
 Stage report: what did we learn?
 
     in     every tidy table above
-    out    results/report/index.html, truth.parquet
+    out    results/report/index.html, truth.parquet, tables.md, tables.html,
+           tables_maps.csv, tables_compounds.csv
     code   phenopipe/report
     paper  all figures and tables
 """
@@ -54,6 +55,50 @@ rule report_truth:
         """
 
 
+rule report_tables:
+    """Benchmarks in the shape of the paper's tables, its own numbers beside ours."""
+    input:
+        recall=of_page("recall"),
+        replicates=of_page("replicates"),
+        replicates_pairs=of_page("replicates_pairs"),
+        magnitude=of_page("magnitude"),
+        compounds=of_page("compounds"),
+        paper=paper,
+    output:
+        maps="results/report/tables_maps.csv",
+        doses="results/report/tables_compounds.csv",
+        markdown="results/report/tables.md",
+        html="results/report/tables.html",
+    log:
+        "logs/report/tables.log",
+    benchmark:
+        "logs/benchmarks/report/tables.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        knobs=knobs("report", "tables"),
+        source=source("report"),
+    shell:
+        """
+        python -m phenopipe.report.tables \
+            --recall {input.recall:q} \
+            --replicates {input.replicates:q} \
+            --replicates-pairs {input.replicates_pairs:q} \
+            --magnitude {input.magnitude:q} \
+            --compounds {input.compounds:q} \
+            --paper {input.paper:q} \
+            --maps {output.maps:q} \
+            --doses {output.doses:q} \
+            --markdown {output.markdown:q} \
+            --html {output.html:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
 rule report_page:
     """One page that opens offline and tells the whole run."""
     input:
@@ -77,12 +122,15 @@ rule report_page:
         measures=of_page("measures"),
         blocks=of_page("blocks"),
         best=of_page("best"),
+        maps=of_page("maps"),
         neighbours=of_page("neighbours"),
+        encoders=of_page("encoders"),
         recall=of_page("recall"),
         replicates=of_page("replicates"),
         magnitude=of_page("magnitude"),
         magnitude_perturbations=of_page("magnitude_perturbations"),
         compounds=of_page("compounds"),
+        arm_bias=of_page("arm_bias"),
         truth=of_page("found"),
     output:
         page="results/report/index.html",
@@ -122,12 +170,15 @@ rule report_page:
             --measures {input.measures:q} \
             --blocks {input.blocks:q} \
             --best {input.best:q} \
+            --maps {input.maps:q} \
             --neighbours {input.neighbours:q} \
+            --encoders {input.encoders:q} \
             --recall {input.recall:q} \
             --replicates {input.replicates:q} \
             --magnitude {input.magnitude:q} \
             --magnitude-perturbations {input.magnitude_perturbations:q} \
             --compounds {input.compounds:q} \
+            --arm-bias {input.arm_bias:q} \
             --truth {input.truth:q} \
             --page {output.page:q} \
             {params.knobs:q} &>{log:q}

@@ -13,7 +13,7 @@ from phenopipe.formats.fingerprint import fingerprint
 from phenopipe.formats.funnels import read_funnel
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.images import IMAGES
-from phenopipe.formats.maps import NEIGHBOURS
+from phenopipe.formats.maps import MAP, NEIGHBOURS
 from phenopipe.formats.names import names_of, stamp_of
 from phenopipe.formats.pvalues import COMBINED, PVALUES
 from phenopipe.formats.qc import DEFECTS, read_metrics
@@ -57,6 +57,7 @@ from phenopipe.report.sections.consistency import (
     roles_of_conditions,
 )
 from phenopipe.report.sections.curation import phenoprints_section, undersample_section
+from phenopipe.report.sections.heatmap import clustered
 from phenopipe.report.sections.neighbours import map_section, near_of_map
 from phenopipe.report.sections.overview import overview_section, rerun_section, run_section
 from phenopipe.report.sections.pretrain import pretrain_section
@@ -72,6 +73,8 @@ from phenopipe.seeds import generator
 SITES_FOR_METRICS = 20_000
 # Arrays and folders of pictures.
 NOT_STAMPED = (".npz", "")
+# What an encoder's folder says of it.
+ABOUT_ENCODER = "config.json"
 
 
 def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
@@ -90,7 +93,11 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
     blocks = read_results(files.blocks)
     histories, painted = trainings(files)
     found = stack(read_table(path, RESULTS) for path in files.truth)
-    results = [*files.recall, *files.replicates, *files.magnitude, *files.compounds]
+    results = [
+        path
+        for test in ("recall", "replicates", "magnitude", "compounds", "arm_bias")
+        for path in getattr(files, test)
+    ]
     stages = [
         seen["screen"],
         seen["qc"],
@@ -112,6 +119,7 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
             read_results(results),
             stack(read_named(path, MAGNITUDES) for path in files.magnitude_perturbations),
             blocks,
+            encoders_of(files.encoders),
         ),
         rounds_section(
             manifests_learned(files),
@@ -121,11 +129,11 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
             read_results(results),
             found,
         ),
-        map_section(searchable_maps(files.neighbours, knobs)),
+        map_section(searchable_maps(files.neighbours, knobs), clustered_maps(files.maps)),
         truth_section(found),
     ]
     ran = {section.name for section in stages if section.pieces}
-    stamps = [stamp_of(path) for path in all_paths(files) if path.suffix not in NOT_STAMPED]
+    stamps = [stamp_of(path) for path in all_paths(files) if is_stamped(path)]
     return [overview_section(stages, ran), run_section(stamps), *stages, rerun_section()]
 
 
@@ -281,6 +289,27 @@ def searchable_maps(paths: list[Path], knobs: PageKnobs) -> dict[str, dict[str, 
             read_table(path, NEIGHBOURS), a_row=knobs.near, max_rows=knobs.map_rows
         )
     return {title: one for title, one in maps.items() if one["names"]}
+
+
+def clustered_maps(paths: list[Path]) -> dict[str, pl.DataFrame]:
+    """Lay out every map as a heatmap of the rows whose wells agree best."""
+    found = {}
+    for path in paths:
+        names = names_of(path)
+        cosines = clustered(read_table(path, MAP))
+        if not cosines.is_empty():
+            found[f"{names.get('encoder', '–')} ({names.get('benchmark', '–')})"] = cosines
+    return found
+
+
+def encoders_of(paths: list[Path]) -> dict[str, dict[str, Any]]:
+    """Read what the folder of each encoder says of it."""
+    return {path.parent.name: read_json(path) for path in paths}
+
+
+def is_stamped(path: Path) -> bool:
+    """Whether a file carries the stamp of the step that made it."""
+    return path.suffix not in NOT_STAMPED and path.name != ABOUT_ENCODER
 
 
 def manifest_of(path: Path) -> str:

@@ -52,3 +52,13 @@ class TruthKnobs(Knobs):
     """Resamples behind each interval."""
     seed: int = 0
     """Seed of folds, samples and resamples."""
+
+
+class TablesKnobs(Knobs):
+    """Knobs of the tables in the paper's shape."""
+
+    baselines: tuple[str, ...] = ()
+    """Encoders whose best scores are italic; those not trained on microscopy images when left
+    out of the configuration."""
+    random: tuple[str, ...] = ()
+    """Encoders of random embeddings, over which z-scores are; kind ``random`` when left out."""

@@ -34,12 +34,15 @@ INPUTS = (
     "measures",
     "blocks",
     "best",
+    "maps",
     "neighbours",
+    "encoders",
     "recall",
     "replicates",
     "magnitude",
     "magnitude_perturbations",
     "compounds",
+    "arm_bias",
     "truth",
 )
 

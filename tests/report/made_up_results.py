@@ -9,7 +9,7 @@ from phenopipe.formats.fingerprint import fingerprint
 from phenopipe.formats.funnels import write_funnel
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.manifests import MANIFEST
-from phenopipe.formats.maps import NEIGHBOURS
+from phenopipe.formats.maps import MAP, NEIGHBOURS
 from phenopipe.formats.pvalues import COMBINED, PVALUES
 from phenopipe.formats.results import RESULTS, tidy
 from phenopipe.formats.tables import write_json, write_table
@@ -292,6 +292,29 @@ def write_benchmarks(run, encoder, number):
     for test, rows in tables.items():
         path = run.at(test, f"{base}/{test}.parquet")
         write_table(path, tidy(rows, **shared), RESULTS, stamp("benchmark", test, **names))
+    bias = [
+        {"source": "all arms", "metric": metric, "value": value, **wide}
+        for metric, value in (
+            ("within_arm_before", 0.7),
+            ("within_arm_after", 0.51),
+            ("arms_corrected", 2.0),
+            ("genes_corrected", 20.0),
+        )
+    ]
+    path = run.at("arm_bias", f"{base}/arms.parquet")
+    write_table(path, tidy(bias, **shared), RESULTS, stamp("benchmark", "arms", **names))
+    width = pl.Array(pl.Float32, 4)
+    table = pl.DataFrame({"entity": GENES, "kind": ["knockout"] * len(GENES)}).with_columns(
+        concentration_um=pl.lit(None, pl.Float64),
+        n_wells=pl.lit(2, pl.Int32),
+        embedding=pl.Series(
+            run.rng.normal(size=(len(GENES), 4)).astype(np.float32), dtype=width
+        ),
+    )
+    made_by = stamp("benchmark", "aggregate", **names)
+    write_table(run.at("maps", f"{base}/map.parquet"), table, MAP, made_by)
+    about = {"kind": "mae", "training_flops": 10.0 ** (15 + number), "trained_on": f"m{number}"}
+    write_json(run.at("encoders", f"encoders/{encoder}/config.json"), about, {})
     sizes = [
         {
             "perturbation": c,

@@ -2,11 +2,17 @@
 
 import polars as pl
 
-from phenopipe.report.pieces import Heading, Piece, Section
+from phenopipe.report.pieces import Heading, Piece, Prose, Section, Table, tell
+from phenopipe.report.sections.across import (
+    About,
+    flops_pieces,
+    gain_pieces,
+    probe_pieces,
+    probed_maps,
+)
 from phenopipe.report.sections.benchmark_figures import (
     dose_figure,
     magnitude_figures,
-    probe_figure,
     recall_figure,
     replicates_figure,
 )
@@ -18,7 +24,7 @@ from phenopipe.report.sections.benchmark_tables import (
 
 
 def benchmark_section(
-    results: pl.DataFrame, magnitudes: pl.DataFrame, blocks: pl.DataFrame
+    results: pl.DataFrame, magnitudes: pl.DataFrame, blocks: pl.DataFrame, about: About
 ) -> Section:
     """Show every benchmark: a table like the paper's Table 1 or 3, then its figures.
 
@@ -30,6 +36,8 @@ def benchmark_section(
         ``encoder, benchmark`` and the columns of the magnitudes format.
     blocks : DataFrame
         Tidy results of the probes, ``source`` being the task.
+    about : mapping of str to mapping
+        What each encoder's folder says of it.
     """
     pieces: list[Piece] = []
     answers = []
@@ -43,8 +51,12 @@ def benchmark_section(
             table for table in (recall_table(part), compound_table(part)) if table is not None
         ]
         pieces += recall_figure(part) + replicates_figure(part)
-        pieces += magnitude_figures(of_name) + dose_figure(part) + probe_figure(part, blocks)
+        pieces += magnitude_figures(of_name) + dose_figure(part) + arms_pieces(part)
         answers.append(_best_sentence(part))
+    pieces += probe_pieces(probed_maps(results, blocks, about))
+    pieces += flops_pieces(results, blocks, about) + gain_pieces(results, about)
+    if pieces:
+        pieces.append(Prose("Tables with the paper's numbers beside these: `tables.md`.", True))
     return Section(
         "benchmark",
         "Benchmarks of the map",
@@ -72,3 +84,27 @@ def _best_sentence(part: pl.DataFrame) -> str:
             where, who = part["benchmark"][0], top["encoder"]
             return f"best {what} on {where}: {who} with {top['value']:.3f}"
     return ""
+
+
+def arms_pieces(part: pl.DataFrame) -> list[Piece]:
+    """Tell whether knockouts on one chromosome arm are alike, before and after correction."""
+    every = part.filter(pl.col("source") == "all arms")
+    rows = []
+    for (encoder,), mine in every.group_by("encoder", maintain_order=True):
+        row = {one["metric"]: one for one in mine.iter_rows(named=True)}
+        cells = [str(encoder)]
+        for when in ("before", "after"):
+            one = row[f"within_arm_{when}"]
+            low, high = tell(one["low"]), tell(one["high"])
+            cells += [tell(one["value"]), f"{low}–{high}"]
+        arms, genes = row["arms_corrected"], row["genes_corrected"]
+        cells += [f"{tell(int(c['value']))} of {tell(c['n'])}" for c in (arms, genes)]
+        rows.append(cells)
+    if not rows:
+        return []
+    header = ["encoder", "before", "95 %", "after", "95 %", "arms corrected", "genes corrected"]
+    told = (
+        "Chance that two knockouts of one chromosome arm are more alike than two of different "
+        "arms (Brunner and Munzel), mean over arms; 0.5 is no bias."
+    )
+    return [Table(header, rows, told, frozenset(range(1, 7)))]

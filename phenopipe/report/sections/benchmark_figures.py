@@ -13,7 +13,6 @@ from phenopipe.report.sections.benchmark_tables import CHANCE, recall_metric
 BINS = 30
 COMPOUNDS_NAMED = 12
 TICKS = 10
-FEWEST_ENCODERS = 3
 DOSE = re.compile(r"average_precision_([0-9.e+-]+)um")
 
 
@@ -227,43 +226,5 @@ def dose_figure(part: pl.DataFrame) -> list[Piece]:
             specification(chart),
             "Compound-gene retrieval by concentration: how high a compound's known targets "
             "rank among other genes. Bars: 95 % over seeds. Dashed: random scores.",
-        )
-    ]
-
-
-def probe_figure(part: pl.DataFrame, blocks: pl.DataFrame) -> list[Piece]:
-    """Draw recall and replicate consistency against probe accuracy, as paper Figure 4."""
-    accuracy = blocks.filter(metric="balanced_accuracy").select(
-        "encoder", "block", task="source", accuracy="value"
-    )
-    names = {recall_metric(part): "recall at 5/95", "ks": "KS"}
-    shown = (
-        part.filter(pl.col("metric").is_in(list(names)))
-        .group_by("encoder", "block", "metric")
-        .agg(pl.col("value").mean())
-        .join(accuracy, on=["encoder", "block"])
-        .with_columns(what=pl.col("metric").replace_strict(names, default=None))
-        .sort("task", "what", "encoder")
-    )
-    if shown["encoder"].n_unique() < FEWEST_ENCODERS:
-        return []
-    base = alt.Chart(data_of(shown)).encode(
-        x=alt.X("accuracy:Q", title="balanced accuracy", scale=alt.Scale(zero=False)),
-        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-    )
-    points = base.mark_point(size=70).encode(
-        color=alt.Color("encoder:N", title=None),
-        tooltip=["encoder:N", "block:Q", "accuracy:Q", "value:Q"],
-    )
-    chart = (
-        points.properties(width=230, height=180)
-        .facet(row=alt.Row("task:N", title="probe"), column=alt.Column("what:N", title=None))
-        .resolve_scale(y="independent", x="independent")
-    )
-    return [
-        Figure(
-            specification(chart),
-            "What a probe of the embedding block says of the map: one point an encoder. Shape: "
-            "paper Figure 4.",
         )
     ]

@@ -1,10 +1,12 @@
 """Section map: the nearest and the most opposed genes and compounds, to be searched."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 
-from phenopipe.report.pieces import Piece, Search, Section, tell
+from phenopipe.report.pieces import Fold, Piece, Search, Section, tell
+from phenopipe.report.sections.heatmap import heatmap
 
 
 def near_of_map(neighbours: pl.DataFrame, *, a_row: int, max_rows: int) -> dict[str, Any]:
@@ -46,8 +48,10 @@ def near_of_map(neighbours: pl.DataFrame, *, a_row: int, max_rows: int) -> dict[
     return {"names": names, "near": near, "left_out": max(0, len(rows) - max_rows)}
 
 
-def map_section(maps: dict[str, dict[str, Any]]) -> Section:
-    """Let the reader search each encoder's map."""
+def map_section(
+    maps: dict[str, dict[str, Any]], cosines: Mapping[str, pl.DataFrame] | None = None
+) -> Section:
+    """Let the reader search each encoder's map, and show it as a clustered heatmap."""
     pieces: list[Piece] = []
     answer = ""
     if maps:
@@ -59,6 +63,8 @@ def map_section(maps: dict[str, dict[str, Any]]) -> Section:
         )
         if left_out:
             caption += f" {tell(left_out)} rows of the map are not listed here."
+        for title, one in (cosines or {}).items():
+            pieces += [Fold(f"Heatmap, {title}", heatmap(one, title))]
         n_rows = sum(one is not None for one in first["near"])
         pieces = [Search(maps, caption, _most_alike(first))]
         answer = f"{tell(n_rows)} genes and compounds on the map, each with its neighbours"
