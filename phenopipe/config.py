@@ -81,6 +81,7 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "magnitude": benchmark.MagnitudeKnobs,
         "compounds": benchmark.CompoundsKnobs,
         "arms": benchmark.ArmBiasKnobs,
+        "classes": benchmark.ClassesKnobs,
     },
     "report": {
         "truth": report.TruthKnobs,
@@ -330,6 +331,8 @@ def _check_names(config: WorkflowConfig) -> None:
                         f"manifests.{name}.screens.{one}: unknown experiments {sorted(unknown)}"
                     )
     for name, one_test in config.benchmarks.items():
+        if one_test.classes is not None and one_test.labels is None:
+            raise UserError(f"benchmarks.{name}.labels: missing key, wanted by classes")
         judged = (one_test.recall or {}).get("manifest")
         if judged is not None and judged not in config.manifests:
             raise UserError(

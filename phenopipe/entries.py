@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Settings = dict[str, Any]
 Names = dict[str, str]
 
-TESTS = ("recall", "replicates", "magnitude", "compounds", "arms")
+TESTS = ("recall", "replicates", "magnitude", "compounds", "arms", "classes")
 
 
 class Entry(BaseModel):
@@ -126,6 +126,10 @@ class Benchmark(Strict):
     """Knobs of ``benchmark.compounds``."""
     arms: Settings | None = None
     """Knobs of ``benchmark.arms``; the screen needs a table of genes."""
+    classes: Settings | None = None
+    """Knobs of ``benchmark.classes``."""
+    labels: str | None = None
+    """Table of compounds and their classes, such as mechanisms of action."""
 
     @property
     def tests(self) -> list[str]:

@@ -114,6 +114,10 @@ class Wiring:
         known = self.has_genes(screen)
         return [ALIGN.format(screen=screen, encoder=encoder) + "arms.parquet"] if known else []
 
+    def labels(self, benchmark: str, **_: str) -> list[str]:
+        """The table of compounds and their classes of a benchmark."""
+        return self.optional(self.config.benchmarks[benchmark].labels)
+
     def paper(self) -> list[str]:
         """The paper's own numbers, where the workflow carries them."""
         path = self.home / "docs" / "paper_results.csv"

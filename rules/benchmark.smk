@@ -4,7 +4,7 @@ Stage benchmark: how good is the map?
     in     results/align/{screen}/{encoder}/{experiment}/embeddings.parquet, arms.parquet
     out    results/benchmark/{benchmark}/{encoder}/map.parquet, neighbours.parquet,
            recall.parquet, replicates.parquet, magnitude.parquet, compounds.parquet,
-           arms.parquet
+           arms.parquet, classes.parquet
     code   phenopipe/benchmark
     paper  5, 6, A.6, A.7, A.10, A.11
 """
@@ -216,6 +216,42 @@ rule benchmark_arms:
             --aligned {input.aligned:q} \
             --arms {input.arms:q} \
             --bias {output.bias:q} \
+            --benchmark {wildcards.benchmark:q} \
+            --encoder {wildcards.encoder:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
+rule benchmark_classes:
+    """Whether what acts most alike, of other compounds, has the same class."""
+    input:
+        aligned=of_benchmark("results/align/{screen}/{encoder}/{experiment}/embeddings.parquet"),
+        arms=arms,
+        labels=labels,
+    output:
+        classes="results/benchmark/{benchmark}/{encoder}/classes.parquet",
+        nearest="results/benchmark/{benchmark}/{encoder}/nearest.parquet",
+    log:
+        "logs/benchmark/classes/{benchmark}/{encoder}.log",
+    benchmark:
+        "logs/benchmarks/benchmark/classes/{benchmark}/{encoder}.tsv"
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        knobs=knobs("benchmark", "classes"),
+        source=source("benchmark"),
+    shell:
+        """
+        python -m phenopipe.benchmark.classes \
+            --aligned {input.aligned:q} \
+            --arms {input.arms:q} \
+            --labels {input.labels:q} \
+            --classes {output.classes:q} \
+            --nearest {output.nearest:q} \
             --benchmark {wildcards.benchmark:q} \
             --encoder {wildcards.encoder:q} \
             {params.knobs:q} &>{log:q}

@@ -110,6 +110,11 @@ def known_genes(wildcards):
     return WIRING.known_genes(**wildcards)
 
 
+def labels(wildcards):
+    """The table of compounds and their classes."""
+    return WIRING.labels(**wildcards)
+
+
 def combined(wildcards):
     """The p-values that say which genes have a phenoprint, if recall asks for them."""
     return WIRING.combined(**wildcards)

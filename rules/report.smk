@@ -20,6 +20,10 @@ rule report_truth:
         aligned=of_truth("aligned"),
         arms=of_truth("arms"),
         recall_pairs=of_truth("recall_pairs"),
+        replicates_matches=of_truth("replicates_matches"),
+        recall=of_truth("recall"),
+        replicates=of_truth("replicates"),
+        folders=of_truth("encoders"),
         predictions=of_truth("predictions"),
         blocks=of_truth("blocks"),
     output:
@@ -48,6 +52,10 @@ rule report_truth:
             --aligned {input.aligned:q} \
             --arms {input.arms:q} \
             --recall-pairs {input.recall_pairs:q} \
+            --replicates-matches {input.replicates_matches:q} \
+            --recall {input.recall:q} \
+            --replicates {input.replicates:q} \
+            --folders {input.folders:q} \
             --predictions {input.predictions:q} \
             --blocks {input.blocks:q} \
             --found {output.found:q} \

@@ -170,3 +170,22 @@ class ArmBiasKnobs(TreatedKnobs):
     """Resamples of arms behind the interval of the mean."""
     seed: int = 0
     """Seed of pairs and resamples."""
+
+
+class ClassesKnobs(TreatedKnobs):
+    """Knobs of the check of classes."""
+
+    perturbation: str = "perturbation"
+    """Column of the table of classes that names the compound, as wells do."""
+    concentration: str | None = None
+    """Column with the concentration (micromolar), where classes go by dose."""
+    label: str = "label"
+    """Column with the class."""
+    aggregation: Literal["spherical", "mean"] = "spherical"
+    """How wells become one embedding a condition."""
+    permutations: PositiveInt = 200
+    """Times that classes are dealt anew among compounds."""
+    bootstraps: PositiveInt = 1000
+    """Resamples of compounds behind each interval."""
+    seed: int = 0
+    """Seed of both."""

@@ -124,6 +124,8 @@ def score_sources(
                 found[one.known.source].append(tails_of(one, null, knobs.thresholds))
             if kind == knobs.nulls[0] and len(sizes) == 1:
                 listed = [_list_pairs(one, null) for one in scored]
+            # The loop's name would keep it while the next one is made.
+            del null
         for one in scored:
             each = found[one.known.source]
             rows += _rows_of_source(one.known, each, kind, len(unit_GD), knobs)

@@ -63,3 +63,18 @@ MAGNITUDES = Schema(
         "p_value": (pl.Float64, "share of these draws at least as far, never 0; null if none"),
     },
 )
+NEAREST = Schema(
+    "nearest",
+    {
+        "perturbation": (pl.String, "compound"),
+        "concentration_um": (pl.Float64, "micromolar"),
+        "label": (pl.String, "its class"),
+        "nearest_perturbation": (pl.String, "compound of the nearest condition of another one"),
+        "nearest_label": (pl.String, "its class"),
+        "nearest_cosine": (pl.Float64, "cosine similarity"),
+        "nearest_apart_perturbation": (pl.String, "the same, without experiments in common"),
+        "nearest_apart_label": (pl.String, "its class"),
+        "nearest_apart_cosine": (pl.Float64, "cosine similarity"),
+    },
+    unique=("perturbation", "concentration_um"),
+)

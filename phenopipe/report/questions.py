@@ -63,6 +63,16 @@ QUESTIONS = (
     Question("arm_bias_after", ARMS, "cosine within less between arms, after"),
     Question("arm_bias_removed", ARMS, "share of the bias that is removed", at_least=0.8),
     Question("planted_recall", MAP, "planted pairs in the tails, over chance", at_least=3.0),
+    Question("recall_by_effect", MAP, "planted pairs in the tails, over chance, by effect"),
+    Question("recall_permuted", MAP, "known pairs, names shuffled, over chance", at_most=1.5),
+    Question(
+        "consistency_rises", MAP, "effect and rank of replicates", at_least=0, by_low=True
+    ),
+    Question("ks_by_effect", MAP, "KS of replicates, by length of the planted effect"),
+    Question("cvm_by_effect", MAP, "CVM of replicates over N, by the same"),
+    Question("ks_inactive", MAP, "KS of what does nothing: position and batch"),
+    Question("ks_permuted", MAP, "KS with wells shuffled"),
+    Question("encoder_order", MAP, "rank correlation of probe and benchmark"),
     Question("accuracy", PROBE, "balanced accuracy, trained, best block"),
     Question("accuracy_control", PROBE, "the same, genes reassigned to groups"),
     Question("accuracy_untrained", PROBE, "untrained, best block", at_most=0.8),

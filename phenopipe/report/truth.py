@@ -6,14 +6,14 @@ from pathlib import Path
 import polars as pl
 
 from phenopipe.formats.arms import ARMS
-from phenopipe.formats.benchmarks import RECALL_PAIRS
+from phenopipe.formats.benchmarks import RECALL_PAIRS, REPLICATE_MATCHES
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.names import names_of
 from phenopipe.formats.probes import PREDICTIONS
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.qc import read_qc_wells
 from phenopipe.formats.results import RESULTS, tidy
-from phenopipe.formats.tables import read_table, write_table
+from phenopipe.formats.tables import read_json, read_table, write_table
 from phenopipe.formats.truth import TRUTH
 from phenopipe.knobs import StepFiles, parse_step, run_step
 from phenopipe.report.config import TruthKnobs
@@ -29,6 +29,12 @@ from phenopipe.report.planted import (
     qc_rows,
     tested_conditions,
 )
+from phenopipe.report.planted_map import (
+    consistency_by_effect,
+    order_rows,
+    permuted_rows,
+    recall_by_effect,
+)
 from phenopipe.report.planted_scores import planted_pair_rows, probe_rows
 from phenopipe.report.planted_space import alignment_rows, arm_rows
 from phenopipe.samples import files_by_encoder
@@ -42,6 +48,10 @@ INPUTS = (
     "aligned",
     "arms",
     "recall_pairs",
+    "replicates_matches",
+    "recall",
+    "replicates",
+    "folders",
     "predictions",
     "blocks",
 )
@@ -62,14 +72,31 @@ def hold_against(files: StepFiles, knobs: TruthKnobs) -> list[Row]:
     rows = qc_rows(flags, truth) if flags.height else []
     rows += curation_rows(files, truth, knobs)
     rows += space_rows(files, truth, knobs)
-    for path in files.recall_pairs:
-        encoder = names_of(path)["encoder"]
-        if wanted(encoder, knobs, files.recall_pairs):
-            rows += planted_pair_rows(encoder, read_table(path, RECALL_PAIRS), truth, knobs)
+    rows += map_rows(files, truth, knobs)
     predictions = stack(
         [PREDICTIONS.empty(), *(read_table(p, PREDICTIONS) for p in files.predictions)]
     )
     return rows + probe_rows(read_results(files.blocks), predictions, knobs)
+
+
+def map_rows(files: StepFiles, truth: pl.DataFrame, knobs: TruthKnobs) -> list[Row]:
+    """Figures of maps: planted pairs, what follows the planted effects, what probes say."""
+    rows: list[Row] = []
+    for path in files.recall_pairs:
+        encoder = names_of(path)["encoder"]
+        if wanted(encoder, knobs, files.recall_pairs):
+            pairs = read_table(path, RECALL_PAIRS)
+            rows += planted_pair_rows(encoder, pairs, truth, knobs)
+            rows += recall_by_effect(encoder, pairs, truth, knobs)
+    for path in files.replicates_matches:
+        encoder = names_of(path)["encoder"]
+        if wanted(encoder, knobs, files.replicates_matches):
+            matches = read_table(path, REPLICATE_MATCHES)
+            rows += consistency_by_effect(encoder, matches, truth, knobs)
+    results = read_results([*files.recall, *files.replicates])
+    about = {path.parent.name: read_json(path) for path in files.folders}
+    rows += permuted_rows(results, knobs)
+    return rows + order_rows(results, read_results(files.blocks), about)
 
 
 def curation_rows(files: StepFiles, truth: pl.DataFrame, knobs: TruthKnobs) -> list[Row]:
