@@ -18,6 +18,8 @@ from phenopipe.benchmark import config as benchmark
 from phenopipe.consistency import config as consistency
 from phenopipe.embed import config as embed
 from phenopipe.entries import (
+    STEP_OF_KIND,
+    STEP_OF_SOURCE,
     Benchmark,
     Encoder,
     Manifest,
@@ -25,6 +27,7 @@ from phenopipe.entries import (
     Probe,
     Screen,
     Settings,
+    told_apart,
 )
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import read_any
@@ -89,23 +92,6 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "page": report.PageKnobs,
     },
 }
-STEP_OF_SOURCE = {"simulated": "simulate", "images": "images", "profiles": "profiles"}
-STEP_OF_KIND = {
-    "timm": ("embed", "prepare"),
-    "imported": ("embed", "prepare"),
-    "pixels": ("embed", "prepare"),
-    "random": ("embed", "random"),
-    "mae": ("pretrain", "mae"),
-    "ca_mae": ("pretrain", "mae"),
-    "classifier": ("pretrain", "classifier"),
-    "trimmed": ("probe", "trim"),
-}
-
-
-# Encoders that learned nothing from microscopy images.
-BASELINES = ("timm", "pixels", "profiles", "random")
-
-
 Section = dict[str, Settings]
 
 
@@ -196,21 +182,8 @@ class WorkflowConfig(BaseModel):
                     own["sources"] = list(one_test.pairs)
                 return f"benchmarks.{names['benchmark']}.{step}", own
             case "report", "tables":
-                return "", self._kinds_of_encoders()
+                return "", told_apart(self.encoders, self.report.get("tables", {}))
         return "", {}
-
-    def _kinds_of_encoders(self) -> Settings:
-        """Tell which encoders are baselines, and which are random, unless that is set."""
-        section = self.report.get("tables", {})
-        kinds = {
-            name: self.encoders[one.of].kind if one.of in self.encoders else one.kind
-            for name, one in self.encoders.items()
-        }
-        found = {
-            "baselines": [name for name, kind in kinds.items() if kind in BASELINES],
-            "random": [name for name, kind in kinds.items() if kind == "random"],
-        }
-        return {key: value for key, value in found.items() if key not in section}
 
     def _encoder_settings(self, name: str) -> tuple[str, Settings]:
         one = self.encoders[name]
@@ -331,8 +304,6 @@ def _check_names(config: WorkflowConfig) -> None:
                         f"manifests.{name}.screens.{one}: unknown experiments {sorted(unknown)}"
                     )
     for name, one_test in config.benchmarks.items():
-        if one_test.classes is not None and one_test.labels is None:
-            raise UserError(f"benchmarks.{name}.labels: missing key, wanted by classes")
         judged = (one_test.recall or {}).get("manifest")
         if judged is not None and judged not in config.manifests:
             raise UserError(

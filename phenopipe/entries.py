@@ -4,14 +4,30 @@ Part of the roof. Every entry may set the knobs of the step that serves it besid
 keys; ``phenopipe/config.py`` checks those against the step's knobs class.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Settings = dict[str, Any]
 Names = dict[str, str]
 
 TESTS = ("recall", "replicates", "magnitude", "compounds", "arms", "classes")
+
+
+STEP_OF_SOURCE = {"simulated": "simulate", "images": "images", "profiles": "profiles"}
+STEP_OF_KIND = {
+    "timm": ("embed", "prepare"),
+    "imported": ("embed", "prepare"),
+    "pixels": ("embed", "prepare"),
+    "random": ("embed", "random"),
+    "mae": ("pretrain", "mae"),
+    "ca_mae": ("pretrain", "mae"),
+    "classifier": ("pretrain", "classifier"),
+    "trimmed": ("probe", "trim"),
+}
+# Encoders that learned nothing from microscopy images.
+BASELINES = ("timm", "pixels", "profiles", "random")
 
 
 class Entry(BaseModel):
@@ -131,7 +147,26 @@ class Benchmark(Strict):
     labels: str | None = None
     """Table of compounds and their classes, such as mechanisms of action."""
 
+    @model_validator(mode="after")
+    def _labelled(self) -> "Benchmark":
+        if self.classes is not None and self.labels is None:
+            raise ValueError("classes without labels, wanted a table of compounds and classes")
+        return self
+
     @property
     def tests(self) -> list[str]:
         """Tests that run."""
         return [test for test in TESTS if getattr(self, test) is not None]
+
+
+def told_apart(encoders: Mapping[str, Encoder], given: Mapping[str, Any]) -> Settings:
+    """Tell which encoders are baselines and which are random, unless that is given."""
+    kinds = {
+        name: encoders[one.of].kind if one.of and one.of in encoders else one.kind
+        for name, one in encoders.items()
+    }
+    found = {
+        "baselines": [name for name, kind in kinds.items() if kind in BASELINES],
+        "random": [name for name, kind in kinds.items() if kind == "random"],
+    }
+    return {key: value for key, value in found.items() if key not in given}

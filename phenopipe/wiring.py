@@ -233,19 +233,13 @@ class Wiring:
         ]
         with_judges = [n for n in runs["manifests"] if config.manifests[n["manifest"]].judges]
         armed = [n for n in runs["benchmarks"] if self.has_genes(n["screen"])]
-        with_test = {
-            test: [
-                n for n in runs["benchmarks"] if test in config.benchmarks[n["benchmark"]].tests
-            ]
-            for test in TESTS
-        }
         judged = runs["benchmarks"] + runs["probes"]
         with_folder = [
             {"encoder": name}
             for name in dict.fromkeys(one["encoder"] for one in judged)
             if config.encoders[name].kind not in ("profiles", "random")
         ]
-        made = {
+        return {
             "encoders": _fill("results/encoders/{encoder}/config.json", with_folder),
             "wells": _fill(SCREEN + "wells.parquet", experiments),
             "images": _fill(SCREEN + "images.parquet", experiments),
@@ -275,19 +269,24 @@ class Wiring:
             "predictions": _fill(PROBE + "predictions.parquet", runs["probes"]),
             "maps": _fill(BENCHMARK + "map.parquet", runs["benchmarks"]),
             "neighbours": _fill(BENCHMARK + "neighbours.parquet", runs["benchmarks"]),
-            "recall_pairs": _fill(BENCHMARK + "recall_pairs.parquet", with_test["recall"]),
-            "replicates_pairs": _fill(
-                BENCHMARK + "replicates_pairs.parquet", with_test["replicates"]
-            ),
-            "replicates_matches": _fill(
-                BENCHMARK + "replicates_matches.parquet", with_test["replicates"]
-            ),
-            "magnitude_perturbations": _fill(
-                BENCHMARK + "magnitude_perturbations.parquet", with_test["magnitude"]
-            ),
+            **self.of_tests(),
         }
-        for test, names in with_test.items():
-            made[OUTPUT_OF.get(test, test)] = _fill(BENCHMARK + f"{test}.parquet", names)
+
+    def of_tests(self) -> dict[str, list[str]]:
+        """Files of every test of maps, and the tables beside them."""
+        benchmarks = self.runs["benchmarks"]
+        with_test = {
+            test: [
+                n for n in benchmarks if test in self.config.benchmarks[n["benchmark"]].tests
+            ]
+            for test in TESTS
+        }
+        made = {
+            OUTPUT_OF.get(test, test): _fill(BENCHMARK + f"{test}.parquet", names)
+            for test, names in with_test.items()
+        }
+        for beside, test in BESIDE.items():
+            made[beside] = _fill(BENCHMARK + f"{beside}.parquet", with_test[test])
         return made
 
     def files(self, kind: str) -> list[str]:
@@ -327,6 +326,13 @@ class Wiring:
 
 # The offsets of arms are a file of the stage align.
 OUTPUT_OF = {"arms": "arm_bias"}
+# Tables beside the results of tests.
+BESIDE = {
+    "recall_pairs": "recall",
+    "replicates_pairs": "replicates",
+    "replicates_matches": "replicates",
+    "magnitude_perturbations": "magnitude",
+}
 TARGETS: dict[str, tuple[str, ...]] = {
     "screen": ("wells", "images", "pixels"),
     "qc": ("defects", "metrics", "flags"),
