@@ -5,7 +5,7 @@ CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local --cores $(CORES)
 
-.PHONY: demo real test test-full check format dag clean
+.PHONY: demo real test test-slurm test-full check format dag clean
 
 demo: .venv/installed  ## the whole chain on the embedded simulated screen
 	$(SNAKEMAKE) all
@@ -20,6 +20,10 @@ real: .venv/installed  ## the whole chain on real images: make real DATA=folder 
 test: .venv/installed  ## every check of CI
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 \
 		-n $(CORES) --dist loadfile
+
+test-slurm: .venv/installed  ## the literal command on a SLURM of two nodes (root, Debian or Ubuntu)
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s \
+		-o python_files='check_*.py' -o addopts=--import-mode=importlib tests/slurm
 
 test-full: .venv/installed  ## what takes longer: ten kills of a training; three seeds, each correction switched off
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/restarts.py

@@ -36,3 +36,7 @@ rule all:
     default_target: True
     input:
         targets("report"),
+
+
+onerror:
+    tell_failures(log)

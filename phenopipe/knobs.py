@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -66,6 +67,10 @@ class StepFiles(argparse.Namespace):
 
 
 K = TypeVar("K", bound=Knobs)
+# Digests of the stages' code, which rules put into the environment of their commands.
+SOURCES = "PHENOPIPE_SOURCES"
+# Versions that a record names, where the command used them.
+PACKAGES = ("numpy", "polars", "scikit-learn", "scipy", "timm", "torch", "zarr")
 
 
 def parse_step(
@@ -103,7 +108,10 @@ def parse_step(
     UserError
         If an input does not exist.
     """
-    parser = argparse.ArgumentParser(description=doc, argument_default=argparse.SUPPRESS)
+    # @FILE stands for its lines: thousands of inputs are longer than a command may be.
+    parser = _Parser(
+        description=doc, argument_default=argparse.SUPPRESS, fromfile_prefix_chars="@"
+    )
     for spec in (*inputs, *outputs):
         _add_file(parser, spec)
     for name in names:
@@ -191,6 +199,15 @@ def _record(started: float) -> None:
     record = {
         "stamp": stamp,
         "outputs": {str(p): fingerprint(p) for p in outputs if p.exists()},
+        "source": json.loads(os.environ.get(SOURCES, "{}")).get(stamp["stage"]),
+        "packages": {
+            "python": platform.python_version(),
+            **{
+                name: version(name)
+                for name in PACKAGES
+                if name.replace("scikit-learn", "sklearn") in sys.modules
+            },
+        },
         "host": platform.node(),
         "job": os.environ.get("SLURM_JOB_ID"),
         "started": started,
@@ -204,6 +221,12 @@ def _caller() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     name = spec.name if spec else ""
     return name.removeprefix("phenopipe.") if name.startswith("phenopipe.") else "library."
+
+
+class _Parser(argparse.ArgumentParser):
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        """Take a line of a file of arguments as one word; an empty list leaves one empty."""
+        return [arg_line] if arg_line else []
 
 
 def _add_file(parser: argparse.ArgumentParser, spec: str) -> None:

@@ -27,8 +27,8 @@ rule align_moments:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("align", "moments"),
         source=source("align"),
@@ -60,8 +60,8 @@ rule align_fit:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory(2000),
+        runtime=minutes(60),
     params:
         knobs=knobs("align", "fit"),
         source=source("align"),
@@ -93,8 +93,8 @@ rule align_middles:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("align", "middles"),
         source=source("align"),
@@ -127,8 +127,8 @@ rule align_center:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory(1000),
+        runtime=minutes(10),
     params:
         knobs=knobs("align", "center"),
         source=source("align"),
@@ -160,8 +160,8 @@ rule align_apply:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("align", "apply"),
         source=source("align"),
@@ -194,8 +194,8 @@ rule align_measure:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("align", "measure"),
         source=source("align"),
@@ -226,8 +226,8 @@ rule align_arms:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         knobs=knobs("align", "arms"),
         source=source("align"),

@@ -27,8 +27,8 @@ rule benchmark_aggregate:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "aggregate"),
         source=source("benchmark"),
@@ -64,8 +64,8 @@ rule benchmark_recall:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "recall"),
         source=source("benchmark"),
@@ -102,8 +102,8 @@ rule benchmark_replicates:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "replicates"),
         source=source("benchmark"),
@@ -138,8 +138,8 @@ rule benchmark_magnitude:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "magnitude"),
         source=source("benchmark"),
@@ -172,8 +172,8 @@ rule benchmark_compounds:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "compounds"),
         source=source("benchmark"),
@@ -205,8 +205,8 @@ rule benchmark_arms:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "arms"),
         source=source("benchmark"),
@@ -239,8 +239,8 @@ rule benchmark_classes:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("benchmark", "classes"),
         source=source("benchmark"),

@@ -5,6 +5,8 @@ wildcard's screen, `of_manifest` all experiments of its manifest, and so on. Eve
 only fills a path pattern; which names belong together is decided in phenopipe/wiring.py.
 """
 
+import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -12,8 +14,10 @@ from pathlib import Path
 HOME = Path(str(workflow.basedir))
 sys.path.insert(0, str(HOME))
 
-from phenopipe.config import load_config
+from phenopipe.config import STEPS, load_config
 from phenopipe.errors import UserError
+from phenopipe.failures import tell_failures
+from phenopipe.knobs import SOURCES
 from phenopipe.provenance import source_digest
 from phenopipe.wiring import Wiring, let_steps_be_found
 
@@ -27,6 +31,10 @@ except UserError as error:
     sys.exit(f"error in the configuration: {error}")
 
 
+# Jobs write the digest of their code beside their results.
+os.environ[SOURCES] = json.dumps({stage: source_digest(stage) for stage in STEPS})
+
+
 def knobs(stage, step):
     """One step's knobs as flags, for example ['--n-null=1000', '--seed=0']."""
     return lambda wildcards: CONFIG.knobs(stage, step, **wildcards).as_flags()
@@ -35,6 +43,21 @@ def knobs(stage, step):
 def source(stage):
     """Digest of a stage's code, so that new code reruns its steps."""
     return source_digest(stage)
+
+
+def memory(base):
+    """Megabytes for a job: its base and four times its tables, more at each attempt."""
+    return lambda wildcards, input, attempt: round((base + 4 * _size_mb(input)) * attempt)
+
+
+def minutes(base):
+    """Minutes for a job: its base and one for each 100 MB of tables, more at each attempt."""
+    return lambda wildcards, input, attempt: round((base + 0.01 * _size_mb(input)) * attempt)
+
+
+def _size_mb(paths):
+    # Stores of pixels and embeddings are folders, read piece by piece: they don't count.
+    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) / 1e6
 
 
 def _filler(method):

@@ -22,8 +22,8 @@ rule consistency_pvalues:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("consistency", "pvalues"),
         source=source("consistency"),

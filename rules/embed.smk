@@ -28,8 +28,8 @@ rule embed_prepare:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=memory(8000),
+        runtime=minutes(30),
     params:
         knobs=knobs("embed", "prepare"),
         version=2,
@@ -67,8 +67,8 @@ rule embed_wells:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=240,
+        mem_mb=memory(3000),
+        runtime=minutes(240),
     params:
         knobs=knobs("embed", "wells"),
         version=2,
@@ -105,8 +105,8 @@ rule embed_profiles:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("embed", "profiles"),
         version=1,
@@ -139,8 +139,8 @@ rule embed_random:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("embed", "random"),
         version=1,

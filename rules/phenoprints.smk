@@ -24,8 +24,8 @@ rule phenoprints_combine:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         knobs=knobs("phenoprints", "combine"),
         source=source("phenoprints"),
@@ -56,8 +56,8 @@ rule phenoprints_select:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         knobs=knobs("phenoprints", "select"),
         source=source("phenoprints"),
@@ -89,8 +89,8 @@ rule phenoprints_diversity:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("phenoprints", "diversity"),
         source=source("phenoprints"),

@@ -41,16 +41,19 @@ rule pretrain_mae:
     # Threads wait for one another: on a busy machine two can be slower than one.
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=1440,
         # How many processes train together; what comes out does not depend on it.
         processes=1,
+        # Nodes on which SLURM starts them (phenopipe/site.py); 0: they start here.
+        srun_nodes=0,
     params:
         knobs=knobs("pretrain", "mae"),
         version=2,
     shell:
         """
         PHENOPIPE_PROCESSES={resources.processes} \
+            PHENOPIPE_NODES={resources.srun_nodes} \
             python -m phenopipe.pretrain.mae \
             --manifest {input.manifest:q} \
             --images {input.images:q} \
@@ -93,16 +96,19 @@ rule pretrain_classifier:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=1440,
         # How many processes train together; what comes out does not depend on it.
         processes=1,
+        # Nodes on which SLURM starts them (phenopipe/site.py); 0: they start here.
+        srun_nodes=0,
     params:
         knobs=knobs("pretrain", "classifier"),
         version=2,
     shell:
         """
         PHENOPIPE_PROCESSES={resources.processes} \
+            PHENOPIPE_NODES={resources.srun_nodes} \
             python -m phenopipe.pretrain.classifier \
             --wells {input.wells:q} \
             --images {input.images:q} \

@@ -29,8 +29,8 @@ rule probe_blocks:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
-        runtime=120,
+        mem_mb=memory(3000),
+        runtime=minutes(120),
     params:
         knobs=knobs("probe", "blocks"),
         source=source("probe"),
@@ -69,8 +69,8 @@ rule probe_trim:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=8000,
-        runtime=30,
+        mem_mb=memory(8000),
+        runtime=minutes(30),
     params:
         knobs=knobs("probe", "trim"),
         source=source("probe"),

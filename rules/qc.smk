@@ -26,8 +26,8 @@ rule qc_check:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("qc", "check"),
         source=source("qc"),
@@ -60,8 +60,8 @@ rule qc_images:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=memory(2000),
+        runtime=minutes(120),
     params:
         knobs=knobs("qc", "images"),
         source=source("qc"),
@@ -95,8 +95,8 @@ rule qc_profiles:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("qc", "profiles"),
         source=source("qc"),
@@ -128,8 +128,8 @@ rule qc_wells:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("qc", "wells"),
         source=source("qc"),

@@ -36,14 +36,14 @@ rule report_truth:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         knobs=knobs("report", "truth"),
         source=source("report"),
     shell:
         """
-        python -m phenopipe.report.truth \
+        python -m phenopipe.report.truth @<(printf '%s\n' \
             --truth {input.truth:q} \
             --flags {input.flags:q} \
             --combined {input.combined:q} \
@@ -57,7 +57,7 @@ rule report_truth:
             --replicates {input.replicates:q} \
             --folders {input.folders:q} \
             --predictions {input.predictions:q} \
-            --blocks {input.blocks:q} \
+            --blocks {input.blocks:q}) \
             --found {output.found:q} \
             {params.knobs:q} &>{log:q}
         """
@@ -85,8 +85,8 @@ rule report_tables:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("report", "tables"),
         source=source("report"),
@@ -150,14 +150,14 @@ rule report_page:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         knobs=knobs("report", "page"),
         source=source("report"),
     shell:
         """
-        python -m phenopipe.report.page \
+        python -m phenopipe.report.page @<(printf '%s\n' \
             --wells {input.wells:q} \
             --images {input.images:q} \
             --pixels {input.pixels:q} \
@@ -187,7 +187,7 @@ rule report_page:
             --magnitude-perturbations {input.magnitude_perturbations:q} \
             --compounds {input.compounds:q} \
             --arm-bias {input.arm_bias:q} \
-            --truth {input.truth:q} \
+            --truth {input.truth:q}) \
             --page {output.page:q} \
             {params.knobs:q} &>{log:q}
         """

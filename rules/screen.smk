@@ -28,8 +28,8 @@ rule screen_simulate:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=minutes(30),
     params:
         knobs=knobs("screen", "simulate"),
         source=source("screen"),
@@ -65,8 +65,8 @@ rule screen_images:
         "../envs/phenopipe.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=memory(4000),
+        runtime=minutes(240),
     params:
         knobs=knobs("screen", "images"),
         source=source("screen"),
@@ -102,8 +102,8 @@ rule screen_profiles:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         knobs=knobs("screen", "profiles"),
         source=source("screen"),
@@ -136,8 +136,8 @@ rule screen_annotate:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory(2000),
+        runtime=minutes(10),
     params:
         knobs=knobs("screen", "annotate"),
         source=source("screen"),

@@ -24,8 +24,8 @@ rule undersample_wells:
         "../envs/phenopipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         knobs=knobs("undersample", "wells"),
         source=source("undersample"),

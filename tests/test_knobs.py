@@ -1,6 +1,7 @@
 """Knobs survive the trip over the command line; mistakes end in one line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -85,3 +86,38 @@ def test_a_mistake_ends_in_one_line(flags, tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, "1"),
+        ({"OMP_NUM_THREADS": "2", "POLARS_MAX_THREADS": "1", "PHENOPIPE_THREADS": "1"}, "2"),
+        ({"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "2"}, "2"),
+    ],
+    ids=["a job's", "a job's, not those of who started it", "the user's"],
+)
+def test_polars_obeys_threads(told, wanted):
+    names = ("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "PHENOPIPE_THREADS", "RAYON_NUM_THREADS")
+    env = {k: v for k, v in os.environ.items() if k not in names} | told
+    code = "import phenopipe, polars; print(polars.thread_pool_size())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == wanted
+
+
+def test_more_inputs_than_a_command_may_hold(tmp_path):
+    # As in rules/report.smk; Snakemake itself writes long commands into a script.
+    paths = " ".join(f"results/screen/simulated/{n:06d}/{'x' * 60}" for n in range(30_000))
+    script = tmp_path / "script.sh"
+    listed = f"--truth {paths}"
+    script.write_text(f"{sys.executable} -m phenopipe.report.truth {listed} --found x")
+    plain = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert "Argument list too long" in plain.stderr
+    script.write_text(
+        f"{sys.executable} -m phenopipe.report.truth @<(printf '%s\\n' {listed}) --found x"
+    )
+    listed = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert listed.stderr.startswith("error: results/screen/simulated/000000/")
+    assert listed.stderr.endswith("no such file, wanted by --truth\n")

@@ -3,7 +3,8 @@
 ``python -m phenopipe.pretrain.mae ...`` is one process; under ``torchrun`` it is one of
 many. With ``PHENOPIPE_PROCESSES=N`` in its environment, which is how the rules ask, the
 command starts N of itself by the library behind torchrun, passes signals on to them, and
-returns what they return.
+returns what they return. ``PHENOPIPE_NODES`` spreads them over nodes of a SLURM job
+(:mod:`phenopipe.pretrain.nodes`).
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import psutil
 
 from phenopipe.errors import UserError
 from phenopipe.knobs import run_step
+from phenopipe.pretrain.nodes import WITHIN, nodes_asked, rendezvous, start_steps
 
 # Exit code of a training that saved its state because a signal told it to stop: run it again.
 EXIT_REQUEUE = 85
@@ -59,11 +61,14 @@ def run_training(main: Callable[[], None]) -> None:
     """Run a training command: here, or as several processes where they are asked for."""
     launched = "RANK" in os.environ
     try:
-        asked = processes_asked()
+        asked, nodes = processes_asked() or 1, nodes_asked()
+        if nodes and WITHIN not in os.environ:
+            module = _module()
+            sys.exit(start_steps(nodes, asked, module, sys.argv[1:], EXIT_REQUEUE))
     except UserError as error:
         sys.exit(f"error: {error}")
-    if not launched and (asked or 1) > 1:
-        sys.exit(start(asked or 1))
+    if not launched and asked > 1:
+        sys.exit(start(asked, nodes))
     if launched:
         die_with_parent()
     if os.environ.get("RANK", "0") == "0":
@@ -85,21 +90,21 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def start(processes: int) -> int:
-    """Start this command as several processes and return their common exit code."""
+def start(processes: int, nodes: int = 0) -> int:
+    """Start this command as several processes and return their common exit code.
+
+    On one of several nodes, this node's share of them.
+    """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    spec = sys.modules["__main__"].__spec__
-    assert spec is not None, "started as python -m"
+    here = {"min_nodes": 1, "max_nodes": 1, "rdzv_backend": "c10d"}
+    meeting = rendezvous(nodes) if nodes > 1 else {**here, "rdzv_endpoint": "localhost:0"}
     # Threads of several processes on one machine would stand in each other's way.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        **meeting,
+        nproc_per_node=processes // max(nodes, 1),
         max_restarts=0,
         # Those that mean "save and stop" are passed on below; the others end the training.
         signals_to_handle="SIGINT,SIGHUP,SIGQUIT",
@@ -107,11 +112,17 @@ def start(processes: int) -> int:
     for one in STOPPING:
         signal.signal(one, _pass_on)
     try:
-        elastic_launch(config, sys.executable)("-m", spec.name, *sys.argv[1:])
+        elastic_launch(config, sys.executable)("-m", _module(), *sys.argv[1:])
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
         return EXIT_REQUEUE if EXIT_REQUEUE in codes else 1
     return 0
+
+
+def _module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "started as python -m"
+    return spec.name
 
 
 def _pass_on(number: int, _: FrameType | None) -> None:

@@ -1,0 +1,118 @@
+"""A training on two nodes of two processes: the same weights, whatever happens to it."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from phenopipe.formats.fingerprint import fingerprint
+
+HERE = Path(__file__).parent
+SHAPE = {"nodes": 2, "processes": 2, "notice": 20}
+
+
+def slurm(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def wait_for(what, process, folder, seconds=600):
+    """Wait until something is so; the run must still be going."""
+    until = time.monotonic() + seconds
+    while not what():
+        assert process.poll() is None, (folder / "printed.txt").read_text()[-4000:]
+        assert time.monotonic() < until, (folder / "printed.txt").read_text()[-4000:]
+        time.sleep(0.3)
+
+
+def states(folder):
+    """Updates of the states that are whole."""
+    root = folder / "results" / "pretrain" / "mae" / "checkpoints"
+    return [json.loads(p.read_text())["update"] for p in root.glob("*/*/state.json")]
+
+
+def job_of(folder):
+    """Id of the run's job in the queue, None if there is none."""
+    rows = slurm("squeue", "-h", "-o", "%i %Z").splitlines()
+    ids = [row.split()[0] for row in rows if row.split()[1] == str(folder)]
+    return ids[0] if ids else None
+
+
+def requeue(folder):
+    slurm("scontrol", "requeue", job_of(folder))
+
+
+def lose_a_node(folder):
+    slurm("scontrol", "update", "nodename=node2", "state=down", "reason=test")
+    time.sleep(3)
+    slurm("scontrol", "update", "nodename=node2", "state=resume")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, environment, copy):
+    """Everything before the training, made once on this machine."""
+    folder = copy("prepared", HERE / "training.yaml")
+    done = subprocess.run(
+        ["snakemake", "--profile", "local", "phenoprints"],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train(cluster, prepared, tmp_path_factory, run):
+    """Run the training in a folder of its own, disturb it once, return folder and log."""
+
+    def one(name, disturb=None, **more):
+        folder = tmp_path_factory.mktemp(name) / "run"
+        shutil.copytree(prepared, folder, symlinks=True)
+        site = {"partition": "main", "first_check": 3}
+        site["trainings"] = {"pretrain_mae": {**SHAPE, **more}}
+        (folder / "site.yaml").write_text(yaml.safe_dump(site))
+        process = run(
+            folder,
+            "snakemake --profile slurm pretrain",
+            PHENOPIPE_SITE=str(folder / "site.yaml"),
+        )
+        if disturb:
+            wait_for(lambda: states(folder), process, folder)
+            disturb(folder)
+        code = process.wait(timeout=900)
+        printed = (folder / "printed.txt").read_text()
+        assert code == 0, printed[-4000:]
+        return folder, printed
+
+    return one
+
+
+def weights(folder):
+    return fingerprint(folder / "results" / "encoders" / "mae" / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(train):
+    folder, _ = train("undisturbed")
+    return weights(folder)
+
+
+@pytest.mark.parametrize("disturb", [requeue, lose_a_node])
+def test_a_disturbed_training_comes_to_the_same_weights(disturb, train, undisturbed):
+    folder, printed = train(disturb.__name__, disturb)
+    assert "Trying to restart" not in printed, "SLURM requeues, Snakemake only waits"
+    assert weights(folder) == undisturbed
+
+
+def test_a_training_beyond_its_time_limit_needs_no_hand(train, undisturbed):
+    folder, printed = train("limit", runtime=1)
+    assert "Trying to restart" not in printed
+    log = (folder / "logs" / "slurm").rglob("*.log")
+    assert weights(folder) == undisturbed
+    print([p.read_text()[-500:] for p in log])
