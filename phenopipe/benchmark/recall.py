@@ -78,7 +78,7 @@ def relationship_recall(
     unit_GD, names_G = check_map(x_GD, genes_G, min_genes)
     _, first_P, second_P = pairs_on_map(pairs, names_G)
     rows = []
-    for one, cosine_P in _nulls(unit_GD, null, seeds, first_P, second_P):
+    for one, cosine_P in _nulls(unit_GD, null, seeds, first_P, second_P, (low, high)):
         left, right = one.cuts(low, high)
         recall = float(((cosine_P < left) | (cosine_P > right)).mean())
         rows.append((len(cosine_P), one.size, one.seed, recall))
@@ -92,10 +92,11 @@ def _nulls(
     seeds: Sequence[tuple[int, int]],
     first_P: NDArray[np.int64],
     second_P: NDArray[np.int64],
+    threshold: tuple[float, float],
 ) -> Iterator[tuple[Null, NDArray[np.float32]]]:
     """Each null with the cosines of the pairs."""
     if kind == "all_pairs":
-        yield all_pairs_null(unit_GD, first_P, second_P)
+        yield all_pairs_null(unit_GD, first_P, second_P, [threshold])
         return
     if kind != "sampled":
         raise UserError(f"null {kind!r}, wanted 'all_pairs' or 'sampled'")

@@ -118,7 +118,7 @@ def score_sources(
     for kind in sorted(knobs.nulls):
         found: dict[str, list[Tails]] = {one.source: [] for one in known}
         sizes = []
-        for null in each_null(unit_GD, kind, knobs.null_seeds, known, scored):
+        for null in each_null(unit_GD, kind, knobs, known, scored):
             sizes.append(null.size)
             for one in scored:
                 found[one.known.source].append(tails_of(one, null, knobs.thresholds))
@@ -135,21 +135,22 @@ def score_sources(
 def each_null(
     unit_GD: NDArray[np.float64],
     kind: str,
-    seeds: Sequence[tuple[int, int]],
+    knobs: RecallKnobs,
     known: Sequence[Known],
     scored: list[Scored],
 ) -> Iterator[Null]:
     """One null after another, so that only one is held; fills ``scored`` before the first."""
     rows_2Q = np.concatenate([one.rows() for one in known], axis=1)
     if kind == "all_pairs":
-        null, cosine_Q = all_pairs_null(unit_GD, *rows_2Q)
+        first_Q, second_Q = rows_2Q
+        null, cosine_Q = all_pairs_null(unit_GD, first_Q, second_Q, knobs.thresholds)
         scored[:] = _scored(known, cosine_Q)
         yield null
         return
     assert kind == "sampled", kind
     if not scored:
         scored[:] = _scored(known, pair_cosines(unit_GD, *rows_2Q))
-    for pair in seeds:
+    for pair in knobs.null_seeds:
         yield sampled_null(unit_GD, pair)
 
 
