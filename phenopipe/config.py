@@ -161,9 +161,11 @@ class WorkflowConfig(BaseModel):
                 }
             case "screen", _:
                 one, experiment = self.screens[names["screen"]], names["experiment"]
-                row = dict(self.experiments(names["screen"])[experiment])
+                own = self.experiments(names["screen"])
+                part = "experiments" if experiment in own else "apply"
+                row = dict({**own, **self.applied(names["screen"])}[experiment])
                 row.pop("tables", None)
-                where = f"screens.{names['screen']}.experiments.{experiment}"
+                where = f"screens.{names['screen']}.{part}.{experiment}"
                 return where, {**one.settings, **row}
             case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
                 return self._encoder_settings(names["encoder"])
@@ -215,6 +217,11 @@ class WorkflowConfig(BaseModel):
     def experiments(self, name: str) -> Mapping[str, Settings]:
         """Experiments of a screen and what each sets for itself."""
         given = self.screens[name].experiments
+        return _read_sheet(given, self) if isinstance(given, str) else given
+
+    def applied(self, name: str) -> Mapping[str, Settings]:
+        """Later experiments of a screen, which only the target ``apply`` makes."""
+        given = self.screens[name].apply
         return _read_sheet(given, self) if isinstance(given, str) else given
 
 
@@ -295,6 +302,11 @@ def _check_names(config: WorkflowConfig) -> None:
         known = getattr(config, section)
         if name not in known:
             raise UserError(f"{where}: found {name!r}, wanted one of {section}: {list(known)}")
+    for name in config.screens:
+        for experiment in set(config.experiments(name)) & set(config.applied(name)):
+            raise UserError(
+                f"screens.{name}.apply: {experiment!r} is among the screen's experiments too"
+            )
     for name, manifest in config.manifests.items():
         if isinstance(manifest.screens, dict):
             for one, chosen in manifest.screens.items():
@@ -381,7 +393,7 @@ def _entries(config: WorkflowConfig, stage: str, step: str) -> list[Names]:
                 {"screen": name, "experiment": experiment}
                 for name, one in config.screens.items()
                 if STEP_OF_SOURCE[one.source] == step
-                for experiment in config.experiments(name)
+                for experiment in (*config.experiments(name), *config.applied(name))
             ]
         case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
             return [

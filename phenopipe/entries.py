@@ -54,6 +54,9 @@ class Screen(Entry):
     """Where wells and pixels come from."""
     experiments: dict[str, Settings] | str
     """Experiments, each with knobs of its own; or a sheet with a column ``experiment``."""
+    apply: dict[str, Settings] | str = Field(default_factory=dict)
+    """Experiments that came later, in the same form: ``snakemake apply`` takes them through
+    finished encoders and transforms; nothing is trained, fitted or tested on them."""
     tables: tuple[str, ...] = ()
     """The user's tables (sources images and profiles); an experiment may name its own."""
     genes: str | None = None

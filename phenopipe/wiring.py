@@ -44,7 +44,7 @@ class Wiring:
 
     def tables(self, screen: str, experiment: str) -> list[str]:
         """Tables that one experiment is read from."""
-        row = self.config.experiments(screen)[experiment]
+        row = {**self.config.experiments(screen), **self.config.applied(screen)}[experiment]
         given = row.get("tables", self.config.screens[screen].tables)
         return [self.find(path) for path in ([given] if isinstance(given, str) else given)]
 
@@ -72,6 +72,14 @@ class Wiring:
         """Experiments whose middles the transform needs: none if centres are of controls."""
         wanted = getattr(self.config.knobs("align", "fit"), "centers_on_wells", False)
         return self.of_fit(screen) if wanted else []
+
+    def of_apply(self, aligned: Iterable[Names]) -> list[Names]:
+        """Later experiments, with every encoder that is aligned on their screen."""
+        return [
+            {"screen": screen, "experiment": experiment, "encoder": encoder}
+            for screen, encoder in dict.fromkeys((n["screen"], n["encoder"]) for n in aligned)
+            for experiment in self.config.applied(screen)
+        ]
 
     def of_manifest(self, manifest: str, **_: str) -> list[Names]:
         """Experiments that a manifest draws from."""
@@ -253,6 +261,7 @@ class Wiring:
             ),
             "embeddings": _fill(EMBED, runs["embedded"]),
             "aligned": _fill(ALIGNED, runs["aligned"]),
+            "applied": _fill(ALIGNED, self.of_apply(runs["aligned"])),
             "controls": _fill(ALIGN + "controls.parquet", runs["aligned"]),
             "measures": _fill(ALIGN + "measures.parquet", runs["aligned"]),
             "arms": _fill(ALIGN + "arms.parquet", _unique(armed)),
@@ -339,6 +348,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "undersample": ("undersampled",),
     "embed": ("embeddings",),
     "align": ("aligned", "controls", "measures", "arms"),
+    "apply": ("applied",),
     "consistency": ("pvalues",),
     "phenoprints": ("combined", "manifests", "funnels", "diversity"),
     "pretrain": ("histories",),

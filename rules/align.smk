@@ -247,3 +247,9 @@ rule align:
     """Everything up to the stage align."""
     input:
         targets("align"),
+
+
+rule apply:
+    """Later experiments (`screens: apply`) through finished encoders and transforms."""
+    input:
+        targets("apply"),

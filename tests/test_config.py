@@ -125,6 +125,24 @@ def test_a_mistake_in_one_experiment_is_told():
     assert f"screens.simulated.experiments.{first}.plates" in refused(config)
 
 
+def test_a_later_experiment_is_known_to_apply_alone():
+    config = copy.deepcopy(DEMO)
+    config["screens"]["simulated"]["apply"] = {"late-1": {"layout": "A", "plates": 2}}
+    loaded = load_config(config)
+    wiring = Wiring(loaded, ROOT)
+    applied = wiring.targets("apply")
+    assert applied and all("/late-1/" in path for path in applied)
+    assert len(applied) == len({n["encoder"] for n in wiring.runs["aligned"]})
+    for stage in ("screen", "qc", "embed", "align", "consistency", "benchmark"):
+        assert not [path for path in wiring.targets(stage) if "late-1" in path]
+    knobs = loaded.knobs("screen", "simulate", screen="simulated", experiment="late-1")
+    assert knobs.plates == 2
+    config["screens"]["simulated"]["apply"]["late-1"]["plates"] = "three"
+    assert "screens.simulated.apply.late-1.plates" in refused(config)
+    config["screens"]["simulated"]["apply"] = {"huvec-1": {}}
+    assert "'huvec-1' is among the screen's experiments too" in refused(config)
+
+
 def test_a_cycle_is_named():
     told = refused(
         changed(

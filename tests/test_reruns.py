@@ -45,9 +45,9 @@ def snakemake(home, work, config, *flags):
     return done.stdout + done.stderr
 
 
-def planned(home, work, config):
+def planned(home, work, config, target="all"):
     """Jobs that a dry run would start, as (rule, wildcards) pairs."""
-    printed = snakemake(home, work, config, "--dry-run", "all")
+    printed = snakemake(home, work, config, "--dry-run", target)
     jobs = set()
     for block in re.split(r"\n(?=(?:local)?rule \w+:)", printed)[1:]:
         rule = re.match(r"(?:local)?rule (\w+):", block)[1]
@@ -210,6 +210,24 @@ def test_with_transform_and_manifest_frozen_only_its_own_jobs_run(home, work, tm
     for rule, experiment, _ in planned(home, tmp_path, with_new_experiment(frozen)):
         final = rule.startswith(("benchmark_", "report_")) or rule in ("all", "qc_check")
         assert final or experiment == "c-1", (rule, experiment)
+
+
+def test_apply_takes_a_later_experiment_through_what_is_finished(home, work):
+    screen = {**SMALL["screens"]["simulated"], "apply": {"c-1": {"layout": "C"}}}
+    config = changed(SMALL, screens={"simulated": screen})
+    assert planned(home, work, config) == set()
+    jobs = planned(home, work, config, "apply")
+    encoders = ("untrained", "mae-all", "classifier", "ca-mae-trimmed")
+    assert jobs - {("apply", None, None)} == {
+        *((rule, "c-1", None) for rule in ("screen_simulate", "qc_images", "qc_wells")),
+        *((rule, "c-1", one) for rule in ("embed_wells", "align_apply") for one in encoders),
+    }
+    folder = work / "results" / "align" / "simulated" / "untrained"
+    transform = (folder / "transform.npz").read_bytes()
+    snakemake(home, work, config, "results/align/simulated/untrained/c-1/embeddings.parquet")
+    aligned = pl.read_parquet(folder / "c-1" / "embeddings.parquet")
+    assert aligned.height > 100 and set(aligned["experiment"]) == {"c-1"}
+    assert (folder / "transform.npz").read_bytes() == transform
 
 
 def test_a_changed_knob_reruns_its_step_and_what_follows(home, work):

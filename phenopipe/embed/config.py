@@ -71,15 +71,22 @@ class WellsKnobs(Knobs):
     """How wells are embedded."""
 
     batch: PositiveInt = 128
-    """Crops in one pass; memory grows with it and with nothing else."""
+    """Crops in one pass; memory grows with it and with nothing else. Halved by itself where
+    the memory of a GPU does not hold one."""
     blocks: Literal["all", "last"] = "all"
     """Blocks to keep: all for probes, or the last one alone for large screens."""
     leave_out_ring: bool = False
     """Leave the outer ring of a site's crops out (paper: 36 of 64)."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Numbers in the store."""
+    """Numbers in the store; float16 halves it and refuses values beyond 65,504."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the model."""
+    """Arithmetic of the model. bfloat16 is faster where the hardware has it; its blocks agree
+    with float32 to a cosine of 0.999 (docs/embedding.md)."""
+    compile: bool = False
+    """Compile the model block by block first: worth it for long runs on a GPU."""
+    readers: PositiveInt = 1
+    """Threads that read, cut and normalize sites while the model works; a small model on a
+    GPU wants several."""
 
 
 class ProfilesKnobs(Knobs):

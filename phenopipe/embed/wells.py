@@ -1,124 +1,98 @@
 """Step ``wells``: embed every well of one experiment at every block, in one pass.
 
-Peak memory: the model, one batch of crops, the sites of the next batch, and the result
-(n_wells x n_blocks x dim x 12 bytes); it does not grow with the number of sites.
+Peak memory: the model, one pass, the crops that are read ahead, and 32 MB of the result;
+it grows neither with the sites nor with the wells of the experiment.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
 from phenopipe.embed.config import WellsKnobs
 from phenopipe.embed.crops import crop_corners, cut_crops
+from phenopipe.embed.devices import one_device
+from phenopipe.embed.passes import Passes
+from phenopipe.embed.reading import ahead, crops_a_well, cut_into_batches, read_sites, sites_of
 from phenopipe.encoders.base import Encoder
 from phenopipe.encoders.folder import load_encoder
 from phenopipe.errors import UserError
-from phenopipe.formats.embeddings import write_embeddings
+from phenopipe.formats.embeddings import embeddings_writer
 from phenopipe.formats.images import open_pixels, pixel_channels, read_images
 from phenopipe.formats.wells import read_wells
 from phenopipe.knobs import parse_step, run_step
 
 
 def embed_wells(
-    encoder: Encoder,
+    passes: Passes,
     wells: pl.DataFrame,
     images: pl.DataFrame,
     pixels: Any,  # noqa: ANN401 - a zarr array
     channels: Sequence[int],
     knobs: WellsKnobs,
-) -> NDArray[np.float32]:
-    """Average the embeddings of all crops of each well, at every block.
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Average the embeddings of all crops of each well, at every kept block.
 
     Parameters
     ----------
-    encoder : Encoder
-        In evaluation mode.
+    passes : Passes
+        The encoder, ready to run.
     wells, images : DataFrame
-        Wells in the order of the result, and their sites.
+        Wells, and their sites.
     pixels : zarr array of shape (n_sites, channels, height, width)
         Row ``index`` of the images table holds a site.
     channels : list of int
         Where the pixels hold each channel of the encoder.
     knobs : WellsKnobs
-        Batch, precision, and which blocks to keep.
+        Batch, and how sites are tiled.
 
-    Returns
-    -------
-    float32 array of shape (n_wells, n_blocks, dim)
-        Rows of NaN for wells without a stored site.
+    Yields
+    ------
+    row, embedding : int, float array of shape (n_kept_blocks, dim)
+        In the order of the wells; those without a stored site are left out.
 
     Raises
     ------
     UserError
         If the sites are smaller than a crop.
+
+    Notes
+    -----
+    A well's crops are added site by site in double precision, in an order that the batch does
+    not change, so that another batch changes no more than how the model rounds.
     """
-    row_of = {well_id: row for row, well_id in enumerate(wells["well_id"])}
-    stored = images.filter(pl.col("index").is_not_null()).sort("index")
-    stored = stored.filter(pl.col("well_id").is_in(list(row_of)))
-    kept = kept_blocks(encoder, knobs)
-    shape = (len(row_of), len(kept), max(encoder.block_dims))
-    total_WBD, count_W = np.zeros(shape), np.zeros(len(row_of))
-    if stored.is_empty():
-        return np.full(shape, np.nan, dtype=np.float32)
+    sites = sites_of(wells, images)
+    if not len(sites.rows):
+        return
+    crop, ring = passes.encoder.config.crop, knobs.leave_out_ring
     height, width = pixels.shape[2:]
-    crop, ring = encoder.config.crop, knobs.leave_out_ring
     corners = crop_corners(height, width, crop, leave_out_ring=ring)
-    per_batch = max(1, knobs.batch // len(corners))
-    rows = [row_of[well_id] for well_id in stored["well_id"]]
-    batches = read_ahead(pixels, stored["index"].to_list(), per_batch)
-    for first, sites_NCHW in batches:
-        crops_NCHW = cut_crops(sites_NCHW[:, channels], corners, crop)
-        x_NBD = _forward(encoder, crops_NCHW, knobs)[:, kept]
-        x_SBD = x_NBD.reshape(len(sites_NCHW), len(corners), *shape[1:]).sum(axis=1)
-        here = rows[first : first + len(sites_NCHW)]
-        np.add.at(total_WBD, here, x_SBD)
-        np.add.at(count_W, here, len(corners))
-    count_W[count_W == 0] = np.nan
-    return (total_WBD / count_W[:, None, None]).astype(np.float32)
+
+    def prepare(run: slice) -> tuple[NDArray[np.int64], Any]:
+        raw_SCHW = read_sites(pixels, sites.indices[run])[:, channels]
+        return sites.rows[run], passes.prepare(cut_crops(raw_SCHW, corners, crop))
+
+    runs = cut_into_batches(len(sites.rows), len(corners), knobs.batch)
+    of_sites = (
+        (int(row), x_KBD.sum(axis=0, dtype=np.float64))
+        for rows, prepared in ahead(runs, prepare, knobs.readers)
+        for row, x_KBD in zip(rows, _by_site(passes(prepared), len(corners)), strict=True)
+    )
+    for row, sums in groupby(of_sites, key=itemgetter(0)):
+        total_BD, n_sites = np.zeros(passes.kept.shape), 0
+        for _, sum_BD in sums:
+            total_BD += sum_BD
+            n_sites += 1
+        yield row, total_BD / (n_sites * len(corners))
 
 
-def kept_blocks(encoder: Encoder, knobs: WellsKnobs) -> list[int]:
-    """Positions of the blocks that are stored, from 0."""
-    positions = list(range(len(encoder.block_dims)))
-    return positions if knobs.blocks == "all" else positions[-1:]
-
-
-def crops_a_well(images: pl.DataFrame, pixels: Any, crop: int, *, leave_out_ring: bool) -> int:  # noqa: ANN401
-    """Crops that most wells with stored sites are the mean of; 0 where no site is stored."""
-    stored = images.filter(pl.col("index").is_not_null())
-    if stored.is_empty():
-        return 0
-    sites = int(stored.group_by("well_id").len()["len"].mode().to_numpy().max())
-    height, width = pixels.shape[2:]
-    return sites * len(crop_corners(height, width, crop, leave_out_ring=leave_out_ring))
-
-
-def read_ahead(
-    pixels: Any,  # noqa: ANN401 - a zarr array
-    indices: Sequence[int],
-    size: int,
-) -> Iterator[tuple[int, NDArray[np.integer]]]:
-    """Yield sites in batches, reading the next while the last is worked on."""
-
-    def read(first: int) -> NDArray[np.integer]:
-        wanted = indices[first : first + size]
-        if wanted[-1] - wanted[0] + 1 == len(wanted):
-            return np.asarray(pixels[wanted[0] : wanted[-1] + 1])
-        return np.asarray(pixels.get_orthogonal_selection(np.asarray(wanted)))
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        waiting = reader.submit(read, 0)
-        for first in range(0, len(indices), size):
-            sites_NCHW = waiting.result()
-            if first + size < len(indices):
-                waiting = reader.submit(read, first + size)
-            yield first, sites_NCHW
+def _by_site(x_NBD: NDArray[np.float32], crops_a_site: int) -> NDArray[np.float32]:
+    return x_NBD.reshape(-1, crops_a_site, *x_NBD.shape[1:])
 
 
 def channel_places(encoder: Encoder, found: Sequence[str], where: Path) -> list[int]:
@@ -141,19 +115,6 @@ def channel_places(encoder: Encoder, found: Sequence[str], where: Path) -> list[
     return [found.index(name) for name in encoder.config.channels]
 
 
-def _forward(
-    encoder: Encoder, crops_NCHW: NDArray[np.integer], knobs: WellsKnobs
-) -> NDArray[np.float32]:
-    device = next(encoder.parameters(), torch.empty(0)).device
-    parts = []
-    for start in range(0, len(crops_NCHW), knobs.batch):
-        batch = torch.from_numpy(crops_NCHW[start : start + knobs.batch]).to(device)
-        bfloat16 = knobs.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            parts.append(encoder.forward_blocks(batch).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``embed_wells``."""
     files, knobs = parse_step(
@@ -165,30 +126,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     encoder = load_encoder(files.model.parent)
-    encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     wells, images = read_wells(files.wells), read_images(files.images)
     places = channel_places(encoder, pixel_channels(files.pixels), files.pixels)
     pixels, config = open_pixels(files.pixels), encoder.config
+    ring = knobs.leave_out_ring
     try:
-        x_WBD = embed_wells(encoder, wells, images, pixels, places, knobs)
+        crops = crops_a_well(images, pixels, config.crop, leave_out_ring=ring)
     except UserError as error:
         raise UserError(f"{files.pixels}: {error}, wanted by encoder {files.encoder}") from None
-    kept = kept_blocks(encoder, knobs)
-    crops = crops_a_well(images, pixels, config.crop, leave_out_ring=knobs.leave_out_ring)
-    write_embeddings(
-        files.embeddings,
-        x_WBD.astype(knobs.dtype),
-        wells["well_id"].to_list(),
-        block_numbers=[encoder.block_numbers[at] for at in kept],
-        block_dims=[encoder.block_dims[at] for at in kept],
-        stamp=files.stamp,
-        attributes={
-            "encoder": files.stamp["inputs"]["model"][0],
-            "pooling": config.pooling,
-            "crop": config.crop,
-            "crops_a_well": crops,
-            "trimmed": config.best_block is not None,
-        },
+    with one_device() as device:
+        passes = Passes(encoder.to(device), knobs)
+        with embeddings_writer(
+            files.embeddings,
+            wells["well_id"].to_list(),
+            block_numbers=passes.kept.numbers,
+            block_dims=passes.kept.dims,
+            dtype=knobs.dtype,
+            stamp=files.stamp,
+            attributes={
+                "encoder": files.stamp["inputs"]["model"][0],
+                "pooling": config.pooling,
+                "crop": config.crop,
+                "crops_a_well": crops,
+                "trimmed": config.best_block is not None,
+            },
+        ) as writer:
+            for row, x_BD in embed_wells(passes, wells, images, pixels, places, knobs):
+                writer.put(row, x_BD)
+    print(
+        f"{files.experiment}: {wells.height} wells on {device}, passes of {passes.batch} crops"
     )
 
 

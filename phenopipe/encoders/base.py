@@ -1,5 +1,6 @@
 """What all encoders share: a configuration, and one pass that gives every block."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -96,7 +97,17 @@ class Encoder(nn.Module):
         """Yield each block's pooled output (N, its width) from normalized crops."""
         raise NotImplementedError
 
-    @torch.no_grad()
+    def regions(self) -> Iterator[nn.Module]:
+        """Yield the parts of the network that are compiled one by one, most of them alike."""
+        for child in self.model.children():
+            parts = isinstance(child, nn.ModuleList | nn.Sequential)
+            yield from child.children() if parts else (child,)
+
+    def compile_regions(self, backend: str = "inductor") -> None:
+        """Let torch compile the network part by part; the first passes then take longer."""
+        for region in self.regions():
+            region.compile(backend=backend)
+
     def forward_blocks(self, images_NCHW: Tensor) -> Tensor:
         """Embed crops at every block in one pass.
 
@@ -111,18 +122,29 @@ class Encoder(nn.Module):
             float32, without a final norm. ``dim`` is the widest block's; narrower ones are
             padded with zeros (see ``block_dims``).
 
+        """
+        device = next(self.parameters(), torch.empty(0)).device
+        with torch.no_grad():
+            return self.stack_blocks(self.normalize(images_NCHW.to(device)))
+
+    @torch.no_grad()
+    def stack_blocks(self, x_NCHW: Tensor, *, last_only: bool = False) -> Tensor:
+        """Embed normalized crops at every block, or at the last one alone.
+
+        Returns
+        -------
+        tensor of shape (n_crops, n_blocks, dim)
+            As :func:`forward_blocks`; with ``last_only`` one block of its true width.
+
         Notes
         -----
         A block is pooled as soon as it is computed, so that no token map outlives the next.
         """
-        device = next(self.parameters(), torch.empty(0)).device
-        x_NCHW = self.normalize(images_NCHW.to(device))
-        width = max(self.block_dims)
-        blocks = [
-            functional.pad(pooled.float(), (0, width - pooled.shape[1]))
-            for pooled in self.pooled_blocks(x_NCHW)
-        ]
-        return torch.stack(blocks, dim=1)
+        blocks: deque[Tensor] = deque(maxlen=1 if last_only else None)
+        blocks.extend(pooled.float() for pooled in self.pooled_blocks(x_NCHW))
+        width = max(block.shape[1] for block in blocks)
+        padded = [functional.pad(block, (0, width - block.shape[1])) for block in blocks]
+        return torch.stack(padded, dim=1)
 
     def normalize(self, images_NCHW: Tensor) -> Tensor:
         """Prepare pixels as ``config.normalization`` says."""

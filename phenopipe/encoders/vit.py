@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from phenopipe.encoders.base import Encoder, EncoderConfig
 
@@ -22,6 +22,10 @@ class VitEncoder(Encoder):
         """True width of each block."""
         return [int(self.model.embed_dim)] * len(self.model.blocks)
 
+    def regions(self) -> Iterator[nn.Module]:
+        """Yield the blocks, which share one compiled form."""
+        yield from self.model.blocks
+
     def pooled_blocks(self, x_NCHW: Tensor) -> Iterator[Tensor]:
         """Yield the mean of the patch tokens, or the class token, after each block."""
         x_NLD = self.embed_patches(x_NCHW)
@@ -29,7 +33,8 @@ class VitEncoder(Encoder):
         for block in self.model.blocks:
             x_NLD = block(x_NLD)
             if self.config.pooling == "class":
-                yield x_NLD[:, 0]
+                # A copy: a view would keep the tokens of every block alive.
+                yield x_NLD[:, 0].clone()
             else:
                 yield x_NLD[:, prefix:].mean(dim=1)
 

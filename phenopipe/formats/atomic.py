@@ -1,5 +1,6 @@
 """Whole files or none: outputs are written beside their place and renamed into it."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,16 +17,25 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.old.part")
     _remove(temporary)
     try:
         yield temporary
         _sync(temporary)
         if path.is_dir():
-            # A folder cannot be replaced in one move, so the old one goes first.
-            _remove(path)
+            # A folder cannot be replaced in one move: the old one steps aside whole, so that
+            # whoever is killed here leaves no half of it in its place.
+            path.replace(aside)
         temporary.replace(path)
     finally:
         _remove(temporary)
+        _remove(aside)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Remove what killed writers of a path left beside it; a path has one writer at a time."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        _remove(leftover)
 
 
 def _sync(path: Path) -> None:

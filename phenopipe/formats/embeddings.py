@@ -1,6 +1,7 @@
 """Embeddings: every well's vector at every block, one zarr store an experiment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,126 @@ import zarr
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.atomic import atomic
+from phenopipe.formats.atomic import atomic, clear_leftovers
+from phenopipe.formats.shards import is_plain, read_plain_block
 from phenopipe.formats.stores import content_digest, open_store, save_attributes
 from phenopipe.formats.tables import Stamp
 
-WELLS_A_CHUNK = 500
+# A chunk holds one block of some wells, a shard all blocks of them: so one block is read
+# without the others, and a writer holds no more than one shard, of any encoder.
+SHARD_BYTES = 2**25
+
+
+class EmbeddingsWriter:
+    """Takes wells in their order and writes whenever a shard is full.
+
+    Parameters
+    ----------
+    array : zarr array of shape (n_wells, n_blocks, dim)
+        Where they go.
+    """
+
+    def __init__(self, array: zarr.Array) -> None:
+        self.array = array
+        self.n_wells = array.shape[0]
+        self.first = 0
+        self.digests: list[str] = []
+        self._fresh()
+
+    def put(self, row: int, x_BD: NDArray[np.floating]) -> None:
+        """Take one well's embedding; rows ascend, those left out become NaN.
+
+        Raises
+        ------
+        UserError
+            If a value does not fit into float16.
+        """
+        assert self.first <= row < self.n_wells, (self.first, row)
+        while row >= self.first + len(self.held_WBD):
+            self.flush()
+        with np.errstate(over="ignore"):
+            self.held_WBD[row - self.first] = x_BD
+        if np.isinf(self.held_WBD[row - self.first]).any() and np.isfinite(x_BD).all():
+            raise UserError(
+                f"an embedding reaches {np.abs(x_BD).max():.3g}, more than "
+                f"{self.held_WBD.dtype} holds: set embed.wells.dtype to float32"
+            )
+
+    def flush(self) -> None:
+        """Write the shard that is held and begin the next."""
+        last = self.first + len(self.held_WBD)
+        self.array[self.first : last] = self.held_WBD
+        self.digests.append(content_digest(self.held_WBD))
+        self.first = last
+        self._fresh()
+
+    def finish(self) -> None:
+        """Write what is left."""
+        while self.first < self.n_wells:
+            self.flush()
+
+    def _fresh(self) -> None:
+        n = min(self.array.shards[0], self.n_wells - self.first)
+        shape = (n, *self.array.shape[1:])
+        self.held_WBD = np.full(shape, np.nan, dtype=self.array.dtype)
+
+
+def wells_a_shard(n_wells: int, bytes_a_well: int) -> int:
+    """Wells of a shard of at most ``SHARD_BYTES``, so that all shards hold about as many.
+
+    Examples
+    --------
+    >>> wells_a_shard(20_000, 12 * 384 * 4), wells_a_shard(1_400, 12 * 384 * 4)
+    (1819, 1400)
+    """
+    most = max(1, SHARD_BYTES // bytes_a_well)
+    n_shards = -(-max(n_wells, 1) // most)
+    return -(-max(n_wells, 1) // n_shards)
+
+
+@contextmanager
+def embeddings_writer(
+    path: Path,
+    well_ids: Sequence[str],
+    *,
+    block_numbers: Sequence[int],
+    block_dims: Sequence[int],
+    dtype: str,
+    stamp: Stamp,
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[EmbeddingsWriter]:
+    """Open a store for writing, well by well; it appears whole or not at all.
+
+    What a killed writer left beside the path is removed. Parameters as in
+    :func:`write_embeddings`, which writes an array that lies in memory.
+    """
+    n_wells, n_blocks, dim = len(well_ids), len(block_numbers), max(block_dims)
+    assert n_blocks == len(block_dims)
+    rows = wells_a_shard(n_wells, n_blocks * dim * np.dtype(dtype).itemsize)
+    clear_leftovers(path)
+    with atomic(path) as temporary:
+        group = zarr.create_group(store=str(temporary))
+        array = group.create_array(
+            "embedding",
+            shape=(n_wells, n_blocks, dim),
+            dtype=dtype,
+            chunks=(rows, 1, dim),
+            shards=(rows, n_blocks, dim),
+            compressors=None,
+            # Zeros too, so that a file which is not there is one which was lost.
+            config={"write_empty_chunks": True},
+        )
+        writer = EmbeddingsWriter(array)
+        yield writer
+        writer.finish()
+        facts = {
+            "well_id": list(well_ids),
+            "blocks": [int(b) for b in block_numbers],
+            "block_dims": [int(d) for d in block_dims],
+            **(attributes or {}),
+            "stamp": dict(stamp),
+        }
+        save_attributes(group, facts, writer.digests)
 
 
 def write_embeddings(
@@ -44,29 +160,36 @@ def write_embeddings(
     stamp, attributes : mapping
         The step's stamp, and facts such as encoder fingerprint, pooling, crops a well.
     """
-    n_wells, n_blocks, dim = x_WBD.shape
-    assert n_wells == len(well_ids) and n_blocks == len(block_numbers) == len(block_dims)
-    chunk = min(WELLS_A_CHUNK, max(n_wells, 1))
-    shard = -(-max(n_wells, 1) // chunk) * chunk
-    with atomic(path) as temporary:
-        group = zarr.create_group(store=str(temporary))
-        array = group.create_array(
-            "embedding",
-            shape=x_WBD.shape,
-            dtype=x_WBD.dtype,
-            chunks=(chunk, 1, dim),
-            shards=(shard, n_blocks, dim),
-            compressors=None,
-        )
-        array[:] = x_WBD
-        facts = {
-            "well_id": list(well_ids),
-            "blocks": [int(b) for b in block_numbers],
-            "block_dims": [int(d) for d in block_dims],
-            **(attributes or {}),
-            "stamp": dict(stamp),
-        }
-        save_attributes(group, facts, [content_digest(x_WBD)])
+    assert x_WBD.shape == (len(well_ids), len(block_numbers), max(block_dims))
+    with embeddings_writer(
+        path,
+        well_ids,
+        block_numbers=block_numbers,
+        block_dims=block_dims,
+        dtype=str(x_WBD.dtype),
+        stamp=stamp,
+        attributes=attributes,
+    ) as writer:
+        for row, x_BD in enumerate(x_WBD):
+            writer.put(row, x_BD)
+
+
+def open_embeddings(path: Path) -> Any:  # noqa: ANN401 - a zarr group
+    """Open a store of embeddings for reading.
+
+    Raises
+    ------
+    UserError
+        If the store is torn: its writer did not finish, or a part of it is gone.
+    """
+    store = open_store(path)
+    array = store["embedding"]
+    rows = (array.shards or array.chunks)[0]
+    for shard in range(-(-array.shape[0] // rows)):
+        # zarr would read zeros where a file is missing.
+        if not (path / "embedding" / "c" / str(shard) / "0" / "0").is_file():
+            raise UserError(f"{path}: a torn zarr store, delete it and rerun its rule")
+    return store
 
 
 def read_block(path: Path, block: int | None = None) -> NDArray[np.floating]:
@@ -77,13 +200,16 @@ def read_block(path: Path, block: int | None = None) -> NDArray[np.floating]:
     UserError
         If the store is torn or lacks the block.
     """
-    store = open_store(path)
+    store = open_embeddings(path)
     blocks = list(store.attrs["blocks"])
     wanted = blocks[-1] if block is None else block
     if wanted not in blocks:
         raise UserError(f"{path}: no block {wanted}, found {blocks}")
     at = blocks.index(wanted)
-    return np.asarray(store["embedding"][:, at, : store.attrs["block_dims"][at]])
+    array, dim = store["embedding"], store.attrs["block_dims"][at]
+    if is_plain(array):
+        return read_plain_block(path / "embedding", array, at)[:, :dim]
+    return np.asarray(array[:, at, :dim])
 
 
 def read_well_ids(path: Path) -> list[str]:

@@ -1,5 +1,8 @@
 """A well's embedding is the mean over its crops, at every block, whatever the batch."""
 
+import copy
+import tracemalloc
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,8 +11,10 @@ import zarr
 
 from phenopipe.embed.config import PrepareKnobs, WellsKnobs
 from phenopipe.embed.crops import crop_corners, cut_crops
+from phenopipe.embed.passes import Passes
 from phenopipe.embed.prepare import prepare_encoder
-from phenopipe.embed.wells import channel_places, crops_a_well, embed_wells, main
+from phenopipe.embed.reading import crops_a_well
+from phenopipe.embed.wells import channel_places, embed_wells, main
 from phenopipe.encoders.folder import save_encoder
 from phenopipe.errors import UserError
 from phenopipe.formats.embeddings import read_attributes, read_block, read_well_ids
@@ -22,6 +27,18 @@ TINY = {"patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
 @pytest.fixture(scope="module")
 def encoder():
     return prepare_encoder(PrepareKnobs(channels=("a", "b"), crop=16, model_args=TINY))
+
+
+def embedded(encoder, wells, images, pixels, channels, knobs):
+    """All wells as one array, NaN for those that do not come."""
+    passes = Passes(encoder, knobs)
+    found = np.full((len(wells), *passes.kept.shape), np.nan)
+    rows = []
+    for row, x_BD in embed_wells(passes, wells, images, pixels, channels, knobs):
+        found[row] = x_BD
+        rows.append(row)
+    assert rows == sorted(set(rows))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +57,7 @@ def screen():
 
 def test_equals_the_plain_mean_over_crops(encoder, screen):
     wells, images, pixels = screen
-    found = embed_wells(encoder, wells, images, pixels, [2, 0], WellsKnobs(batch=5))
+    found = embedded(encoder, wells, images, pixels, [2, 0], WellsKnobs(batch=5))
     for row, sites in ((0, [0, 3]), (2, [1, 4])):
         crops = cut_crops(pixels[:][sites][:, [2, 0]], crop_corners(40, 33, 16), 16)
         wanted = encoder.forward_blocks(torch.from_numpy(crops)).mean(0).numpy()
@@ -50,19 +67,84 @@ def test_equals_the_plain_mean_over_crops(encoder, screen):
 
 def test_batch_changes_nothing(encoder, screen):
     results = [
-        embed_wells(encoder, *screen, [0, 1], WellsKnobs(batch=batch)) for batch in (1, 4, 100)
+        embedded(encoder, *screen, [0, 1], WellsKnobs(batch=batch)) for batch in (1, 4, 100)
     ]
     for one in results[1:]:
         assert np.allclose(one, results[0], atol=1e-5, equal_nan=True)
 
 
 def test_bfloat16_agrees(encoder, screen):
-    full = embed_wells(encoder, *screen, [0, 1], WellsKnobs())[[0, 2], -1]
-    short = embed_wells(encoder, *screen, [0, 1], WellsKnobs(precision="bfloat16"))[[0, 2], -1]
+    full = embedded(encoder, *screen, [0, 1], WellsKnobs())[[0, 2], -1]
+    short = embedded(encoder, *screen, [0, 1], WellsKnobs(precision="bfloat16"))[[0, 2], -1]
     cosine = (
         (full * short).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(short, axis=1)
     )
     assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize("readers", [1, 3])
+def test_readers_change_not_a_bit(encoder, screen, readers):
+    wanted = embedded(encoder, *screen, [0, 1], WellsKnobs(batch=4))
+    found = embedded(encoder, *screen, [0, 1], WellsKnobs(batch=4, readers=readers))
+    assert np.array_equal(found, wanted, equal_nan=True)
+
+
+def test_compiled_blocks_give_the_same(screen):
+    plain, compiled = (
+        prepare_encoder(PrepareKnobs(channels=("a", "b"), crop=16, model_args=TINY))
+        for _ in range(2)
+    )
+    # Dynamo's own capture of the blocks; what a back end makes of it is torch's affair.
+    compiled.compile_regions(backend="eager")
+    wanted, found = (embedded(e, *screen, [0, 1], WellsKnobs()) for e in (plain, compiled))
+    assert np.allclose(found, wanted, atol=1e-6, equal_nan=True)
+
+
+def out_of_memory_above(limit, encoder):
+    """The same encoder on a device that holds so many crops, and what it was handed."""
+    handed = []
+    whole = encoder.stack_blocks
+
+    def stack_blocks(x_NCHW, **options):
+        handed.append(len(x_NCHW))
+        if len(x_NCHW) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(x_NCHW, **options)
+
+    tight = copy.copy(encoder)
+    tight.stack_blocks = stack_blocks
+    return tight, handed
+
+
+def test_out_of_memory_halves_the_pass_and_changes_nothing(encoder, screen, capsys):
+    wanted = embedded(encoder, *screen, [0, 1], WellsKnobs())
+    tight, handed = out_of_memory_above(3, encoder)
+    found = embedded(tight, *screen, [0, 1], WellsKnobs(batch=128))
+    assert np.allclose(found, wanted, atol=1e-5, equal_nan=True)
+    # Sixteen crops of four sites: 16 and 8 and 4 fail once each, twos pass.
+    assert handed == [16, 8, 4] + [2] * 8
+    assert "passes of 2 crops from here on" in capsys.readouterr().out
+    none, _ = out_of_memory_above(0, encoder)
+    with pytest.raises(UserError, match="one crop does not fit"):
+        embedded(none, *screen, [0, 1], WellsKnobs())
+
+
+def test_memory_grows_with_neither_wells_nor_sites():
+    encoder = prepare_encoder(PrepareKnobs(kind="pixels", channels=("a", "b"), crop=16))
+    peaks = []
+    for n in (1500, 6000):
+        pixels = zarr.array(np.ones((n, 2, 16, 16), np.uint8), chunks=(500, 2, 16, 16))
+        wells = pl.DataFrame({"well_id": [str(row) for row in range(n)]})
+        images = wells.with_columns(index=pl.int_range(n))
+        knobs = WellsKnobs(batch=64)
+        passes = Passes(encoder, knobs)
+        tracemalloc.start()
+        for _ in embed_wells(passes, wells, images, pixels, [0, 1], knobs):
+            pass
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Four times the wells: 32 bytes a well of indices, and nothing of what they hold.
+    assert peaks[1] - peaks[0] < 4500 * 100
 
 
 def test_channels_are_found_by_name(encoder, tmp_path):
@@ -73,8 +155,8 @@ def test_channels_are_found_by_name(encoder, tmp_path):
 
 def test_last_block_alone_equals_the_last_of_all(encoder, screen):
     wells, images, pixels = screen
-    every = embed_wells(encoder, wells, images, pixels, [2, 0], WellsKnobs())
-    last = embed_wells(encoder, wells, images, pixels, [2, 0], WellsKnobs(blocks="last"))
+    every = embedded(encoder, wells, images, pixels, [2, 0], WellsKnobs())
+    last = embedded(encoder, wells, images, pixels, [2, 0], WellsKnobs(blocks="last"))
     assert last.shape == (3, 1, 16)
     assert np.array_equal(last[:, 0], every[:, -1], equal_nan=True)
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,6 +88,15 @@ def test_blocks_of_a_vit_equal_timms_intermediates():
     found = encoder.forward_blocks(crops(encoder))
     for block, (_, prefix) in enumerate(tokens):
         assert torch.allclose(found[:, block], prefix[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_no_block_keeps_its_tokens(pooling):
+    encoder = build(replace(CONFIGS["vit"], pooling=pooling)).eval()
+    with torch.no_grad():
+        blocks = [*encoder.pooled_blocks(torch.rand(3, 2, 16, 16))]
+    # A view of the class tokens would hold all of the block's tokens in memory.
+    assert [one.untyped_storage().nbytes() for one in blocks] == [3 * 12 * 4] * 3
 
 
 def test_blocks_of_an_mae_equal_timms_intermediates_averaged():
