@@ -27,10 +27,12 @@ from phenopipe.entries import (
     Probe,
     Screen,
     Settings,
+    read_sheet,
+    refuse_unknown,
+    shared_settings,
     told_apart,
 )
 from phenopipe.errors import UserError
-from phenopipe.formats.tables import read_any
 from phenopipe.knobs import Knobs, describe
 from phenopipe.phenoprints import config as phenoprints
 from phenopipe.pretrain import config as pretrain
@@ -140,8 +142,8 @@ class WorkflowConfig(BaseModel):
         kind = STEPS[stage][step]
         section = getattr(self, stage).get(step, {})
         where, own = self._own_settings(stage, step, names)
-        _refuse_unknown(kind, section, f"{stage}.{step}")
-        _refuse_unknown(kind, own, where)
+        refuse_unknown(kind, section, f"{stage}.{step}")
+        refuse_unknown(kind, own, where)
         seed = {"seed": self.seed} if "seed" in kind.model_fields else {}
         try:
             return kind.merged(seed, section, own)
@@ -155,7 +157,7 @@ class WorkflowConfig(BaseModel):
                 one = self.screens[names["screen"]]
                 simulated = {"source": "simulated"} if one.source == "simulated" else {}
                 return f"screens.{names['screen']}.annotate", {
-                    **_shared(STEPS[stage][step], one.settings),
+                    **shared_settings(STEPS[stage][step], one.settings),
                     **simulated,
                     **one.annotate,
                 }
@@ -217,12 +219,12 @@ class WorkflowConfig(BaseModel):
     def experiments(self, name: str) -> Mapping[str, Settings]:
         """Experiments of a screen and what each sets for itself."""
         given = self.screens[name].experiments
-        return _read_sheet(given, self) if isinstance(given, str) else given
+        return read_sheet(Path(self.data) / given) if isinstance(given, str) else given
 
     def applied(self, name: str) -> Mapping[str, Settings]:
         """Later experiments of a screen, which only the target ``apply`` makes."""
         given = self.screens[name].apply
-        return _read_sheet(given, self) if isinstance(given, str) else given
+        return read_sheet(Path(self.data) / given) if isinstance(given, str) else given
 
 
 def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:
@@ -246,28 +248,6 @@ def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:
     _check_knobs(config)
     _check_starts(config)
     return config
-
-
-def _refuse_unknown(kind: type[Knobs], settings: Settings, where: str) -> None:
-    for key, value in settings.items():
-        if key not in kind.model_fields:
-            wanted = ", ".join(kind.model_fields)
-            raise UserError(
-                f"{where}.{key}: unknown key (found {value!r}), wanted one of {wanted}"
-            )
-
-
-def _shared(kind: type[Knobs], settings: Settings) -> Settings:
-    """Keys of a simulated screen that its annotation must know too."""
-    return {key: value for key, value in settings.items() if key in kind.model_fields}
-
-
-def _read_sheet(path: str, config: WorkflowConfig) -> Mapping[str, Settings]:
-    sheet = read_any(Path(config.data) / path)
-    if "experiment" not in sheet.columns:
-        raise UserError(f"{path}: no column 'experiment', wanted in a sheet of experiments")
-    rows = {str(row.pop("experiment")): row for row in sheet.to_dicts()}
-    return {name: {k: v for k, v in row.items() if v is not None} for name, row in rows.items()}
 
 
 def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:

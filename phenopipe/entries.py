@@ -5,9 +5,14 @@ keys; ``phenopipe/config.py`` checks those against the step's knobs class.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from phenopipe.errors import UserError
+from phenopipe.formats.tables import read_any
+from phenopipe.knobs import Knobs
 
 Settings = dict[str, Any]
 Names = dict[str, str]
@@ -173,3 +178,27 @@ def told_apart(encoders: Mapping[str, Encoder], given: Mapping[str, Any]) -> Set
         "random": [name for name, kind in kinds.items() if kind == "random"],
     }
     return {key: value for key, value in found.items() if key not in given}
+
+
+def refuse_unknown(kind: type[Knobs], settings: Settings, where: str) -> None:
+    """Refuse settings that a step does not have."""
+    for key, value in settings.items():
+        if key not in kind.model_fields:
+            wanted = ", ".join(kind.model_fields)
+            raise UserError(
+                f"{where}.{key}: unknown key (found {value!r}), wanted one of {wanted}"
+            )
+
+
+def shared_settings(kind: type[Knobs], settings: Settings) -> Settings:
+    """Keys of a simulated screen that its annotation must know too."""
+    return {key: value for key, value in settings.items() if key in kind.model_fields}
+
+
+def read_sheet(path: Path) -> Mapping[str, Settings]:
+    """Read a sheet of experiments: each row's name, and what it sets for itself."""
+    sheet = read_any(path)
+    if "experiment" not in sheet.columns:
+        raise UserError(f"{path}: no column 'experiment', wanted in a sheet of experiments")
+    rows = {str(row.pop("experiment")): row for row in sheet.to_dicts()}
+    return {name: {k: v for k, v in row.items() if v is not None} for name, row in rows.items()}

@@ -80,8 +80,8 @@ class WellsKnobs(Knobs):
     dtype: Literal["float32", "float16"] = "float32"
     """Numbers in the store; float16 halves it and refuses values beyond 65,504."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the model. bfloat16 is faster where the hardware has it; its blocks agree
-    with float32 to a cosine of 0.999 (docs/embedding.md)."""
+    """Arithmetic of the model. bfloat16 is faster where the hardware has it; how well its
+    blocks agree with those of float32 is measured in docs/embedding.md."""
     compile: bool = False
     """Compile the model block by block first: worth it for long runs on a GPU."""
     readers: PositiveInt = 1

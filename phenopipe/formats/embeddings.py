@@ -18,6 +18,7 @@ from phenopipe.formats.tables import Stamp
 # A chunk holds one block of some wells, a shard all blocks of them: so one block is read
 # without the others, and a writer holds no more than one shard, of any encoder.
 SHARD_BYTES = 2**25
+HALF_MAX = float(np.finfo(np.float16).max)
 
 
 class EmbeddingsWriter:
@@ -47,13 +48,12 @@ class EmbeddingsWriter:
         assert self.first <= row < self.n_wells, (self.first, row)
         while row >= self.first + len(self.held_WBD):
             self.flush()
-        with np.errstate(over="ignore"):
-            self.held_WBD[row - self.first] = x_BD
-        if np.isinf(self.held_WBD[row - self.first]).any() and np.isfinite(x_BD).all():
+        if self.held_WBD.dtype == np.float16 and (np.abs(x_BD) > HALF_MAX).any():
             raise UserError(
-                f"an embedding reaches {np.abs(x_BD).max():.3g}, more than "
-                f"{self.held_WBD.dtype} holds: set embed.wells.dtype to float32"
+                f"an embedding reaches {np.nanmax(np.abs(x_BD)):.3g}, more than float16 holds:"
+                " set embed.wells.dtype to float32"
             )
+        self.held_WBD[row - self.first] = x_BD
 
     def flush(self) -> None:
         """Write the shard that is held and begin the next."""
