@@ -20,6 +20,7 @@ DEMO = yaml.safe_load((ROOT / "workflow_config.yaml").read_text())
 DEPARTURES = {
     "align.fit.center_on": "wells",
     "align.fit.n_components": 32,
+    "align.fit.regularization": 4.0,
     "align.moments.holdout": 0.33,
     "undersample.wells.min_wells": 16,
     "pretrain.mae.crop": 32,
