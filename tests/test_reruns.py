@@ -260,3 +260,156 @@ def test_tidy_results_name_their_encoder(work):
     assert paths
     for path in paths:
         assert set(pl.read_parquet(path)["encoder"]) == {path.parent.name}
+
+
+def with_settings(section, **settings):
+    """The small configuration with some keys of some entries or steps of a section set."""
+    old = SMALL.get(section, {})
+    return changed(
+        SMALL, **{section: {name: {**old.get(name, {}), **v} for name, v in settings.items()}}
+    )
+
+
+def with_changed_experiment():
+    """As if the images of one experiment were taken again."""
+    sheet = SMALL["screens"]["simulated"]["experiments"]
+    sheet = {**sheet, "a-1": {**sheet["a-1"], "seed": 7}}
+    return with_settings("screens", simulated={"experiments": sheet})
+
+
+def with_new_encoder():
+    genome = SMALL["benchmarks"]["genome"]
+    return changed(
+        SMALL,
+        encoders={"another": {"kind": "pixels", "crop": 16}},
+        benchmarks={"genome": {**genome, "encoders": [*genome["encoders"], "another"]}},
+    )
+
+
+def with_new_judge():
+    judges = [*SMALL["manifests"]["phenoprints"]["judges"], "untrained"]
+    return with_settings("manifests", phenoprints={"judges": judges})
+
+
+# What follows what, as sets of rules; a row of the table is a sum of them.
+IMPORTED = {"screen_simulate", "qc_check", "qc_images"}
+TRUSTED = {"qc_wells"}
+ALIGNED = {f"align_{s}" for s in ("moments", "fit", "center", "apply", "measure", "arms")}
+JUDGED = {"consistency_pvalues"} | {
+    f"phenoprints_{s}" for s in ("combine", "select", "diversity")
+}
+TESTED = {
+    f"benchmark_{s}" for s in ("recall", "replicates", "magnitude", "compounds", "aggregate")
+}
+TOLD = {"report_truth", "report_page", "all"}
+# The curated encoder is trained anew, so what it sees is embedded, probed and aligned anew.
+TRAINED = {"pretrain_mae", "embed_wells", "probe_blocks", "probe_trim"}
+TRAINED |= ALIGNED | TESTED | TOLD | {"consistency_pvalues"}
+LEARNED = TRAINED - {"consistency_pvalues"}
+# Row: configuration, rules that run, and experiments and encoders of the step that changed.
+ROWS = {
+    "nothing": (SMALL, set(), None),
+    "controls of a screen": (
+        with_settings("screens", simulated={"negative_controls": 14}),
+        IMPORTED | TRUSTED | {"undersample_wells"} | JUDGED | TRAINED,
+        ("screen_simulate", {"a-1", "a-2", "b-1"}, {None}),
+    ),
+    "images of one experiment": (
+        with_changed_experiment(),
+        IMPORTED | TRUSTED | {"undersample_wells"} | JUDGED | TRAINED,
+        ("qc_images", {"a-1"}, {None}),
+    ),
+    "a knob of qc": (
+        with_settings("qc", wells={"max_blur": 7.0}),
+        TRUSTED | {"undersample_wells", "pretrain_classifier"} | JUDGED | TRAINED,
+        ("qc_wells", {"a-1", "a-2", "b-1", "l-1"}, {None}),
+    ),
+    "a knob of undersample": (
+        with_settings("undersample", wells={"keep_empty": 0.2}),
+        {"undersample_wells"} | JUDGED | TRAINED,
+        ("undersample_wells", {None}, {None}),
+    ),
+    "a knob of embed": (
+        with_settings("embed", wells={"batch": 64}),
+        JUDGED | TRAINED,
+        ("consistency_pvalues", {"a-1", "a-2", "b-1"}, {"mae-all", "classifier"}),
+    ),
+    "a knob of align": (
+        with_settings("align", fit={"regularization": 0.4}),
+        JUDGED | TRAINED,
+        ("align_fit", {None}, {"mae-all", "classifier", "untrained", "ca-mae-trimmed"}),
+    ),
+    "a knob of phenoprints": (
+        with_settings("phenoprints", diversity={"quantile": 0.9}),
+        {"phenoprints_diversity", "report_page", "all"},
+        ("phenoprints_diversity", {None}, {None}),
+    ),
+    "a knob of pretrain": (
+        with_settings("encoders", classifier={"updates": 9}),
+        JUDGED | LEARNED | {"pretrain_classifier", "consistency_pvalues"},
+        ("pretrain_mae", {None}, {"ca-mae"}),
+    ),
+    "a knob of probe": (
+        with_settings("probes", anax={"bootstraps": 51}),
+        (TRAINED | {"report_page"}) - {"pretrain_mae", "consistency_pvalues"},
+        ("probe_blocks", {None}, {"pixels", "untrained", "ca-mae"}),
+    ),
+    "a knob of benchmark": (
+        with_settings("benchmarks", genome={"magnitude": {"null_draws": 51, "bootstraps": 20}}),
+        {"benchmark_magnitude", "report_page", "all"},
+        ("benchmark_magnitude", {None}, {"untrained", "ca-mae-trimmed"}),
+    ),
+    "a knob of report": (
+        with_settings("report", page={"title": "Another title"}),
+        {"report_page", "all"},
+        None,
+    ),
+    "a new encoder": (
+        with_new_encoder(),
+        {"embed_prepare", "embed_wells"} | ALIGNED | TESTED | TOLD,
+        ("embed_wells", {"a-1", "a-2", "b-1"}, {"another"}),
+    ),
+    "a new judge": (
+        with_new_judge(),
+        JUDGED | LEARNED,
+        ("consistency_pvalues", {"a-1", "a-2", "b-1"}, {"untrained"}),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def dry_runs(home, work, tmp_path_factory):
+    """Jobs of every row of the table, from one process."""
+    folder = tmp_path_factory.mktemp("rows")
+    paths = []
+    for number, (config, _, _) in enumerate(ROWS.values()):
+        paths.append(folder / f"{number}.yaml")
+        paths[-1].write_text(yaml.safe_dump(config))
+    command = [sys.executable, ROOT / "tests" / "dryruns.py", home, work, *paths]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(zip(ROWS, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_change_reruns_exactly_what_it_touches(row, dry_runs):
+    _, rules, step = ROWS[row]
+    jobs = dry_runs[row]
+    assert {rule for rule, _, _ in jobs} == rules
+    if step:
+        rule, experiments, encoders = step
+        mine = [(e, n) for one, e, n in jobs if one == rule]
+        assert {e for e, _ in mine} == experiments
+        assert {n for _, n in mine} == encoders
+
+
+def test_a_fresh_clone_and_touched_files_rerun_nothing(home, work, tmp_path):
+    # New dates on all code and tables, as git gives them; results were moved with theirs.
+    for path in home.rglob("*"):
+        path.touch()
+    results = tmp_path / "results"
+    shutil.copytree(work, results, symlinks=True)
+    (results / "results" / "screen" / "simulated" / "a-1" / "wells.parquet").touch()
+    assert planned(home, results, SMALL) == set()

@@ -46,6 +46,7 @@ def rendezvous(nodes: int) -> dict[str, Any]:
     """
     port = FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % PORTS
     return {
+        "run_id": os.environ["SLURM_JOB_ID"],
         "min_nodes": nodes,
         "max_nodes": nodes,
         "rdzv_backend": "static",

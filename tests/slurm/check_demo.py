@@ -7,7 +7,7 @@ from pathlib import Path
 from phenopipe.formats.fingerprint import fingerprint
 
 ROOT = Path(__file__).parents[2]
-SMALL = ROOT / "tests" / "small.yaml"
+DEMO = Path(__file__).with_name("demo.yaml")
 
 
 def made(folder):
@@ -27,7 +27,7 @@ def finished(process, folder):
 
 
 def test_two_nodes_make_what_one_machine_makes(cluster, copy, run):
-    here, there = copy("here", SMALL), copy("there", SMALL)
+    here, there = copy("here", DEMO), copy("there", DEMO)
     started = time.monotonic()
     local = run(here, "snakemake --profile local all")
     slurm = run(there, "snakemake --profile slurm all")
