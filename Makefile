@@ -4,8 +4,10 @@ PYTHON ?= python3
 CORES ?= 2
 BIN := .venv/bin
 SNAKEMAKE := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --profile profiles/local --cores $(CORES)
+CHECK_SLURM := PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s \
+	-o python_files='check_*.py' -o addopts=--import-mode=importlib
 
-.PHONY: demo real test test-slurm test-full check format dag clean
+.PHONY: demo real test test-slurm test-slurm-full test-full check format dag clean
 
 demo: .venv/installed  ## the whole chain on the embedded simulated screen
 	$(SNAKEMAKE) all
@@ -22,8 +24,10 @@ test: .venv/installed  ## every check of CI
 		-n $(CORES) --dist loadfile
 
 test-slurm: .venv/installed  ## the literal command on a SLURM of two nodes (root, Debian or Ubuntu)
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s \
-		-o python_files='check_*.py' -o addopts=--import-mode=importlib tests/slurm
+	$(CHECK_SLURM) tests/slurm/check_demo.py
+
+test-slurm-full: .venv/installed  ## and trainings that are requeued, lose a node, run out of time
+	$(CHECK_SLURM) tests/slurm
 
 test-full: .venv/installed  ## what takes longer: ten kills of a training; three seeds, each correction switched off
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/restarts.py

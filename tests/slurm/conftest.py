@@ -71,10 +71,16 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(environment):
     """Start a command in a folder; its output goes to a file beside the results."""
+    started = []
 
     def start(folder, command, **more):
         log = (folder / "printed.txt").open("w")
         env = {**environment, "PYTHONPATH": str(folder), **more}
-        return subprocess.Popen(command.split(), cwd=folder, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen(command.split(), cwd=folder, env=env, stdout=log, stderr=log)
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
