@@ -232,7 +232,11 @@ def test_dropped_samples_skip_the_block_and_others_do_not():
     out = drop_samples(block, x, torch.tensor([True, False, True]))
     assert torch.equal(out[1], x[1])
     assert torch.allclose(out[[0, 2]], block(x[[0, 2]]))
-    assert drop_samples(block, x, torch.tensor([False] * 3)) is x
+    # None passes: nothing changes, but the block's weights still have a gradient, of zero.
+    none = drop_samples(block, x, torch.tensor([False] * 3))
+    assert torch.equal(none, x)
+    none.sum().backward()
+    assert not block.weight.grad.any()
 
 
 def test_stochastic_depth_acts_in_training_only_and_asks_for_its_noise():
