@@ -21,8 +21,12 @@ from phenopipe.errors import UserError
 NODES = "PHENOPIPE_NODES"
 # Set within the steps, so that they start processes and no steps.
 WITHIN = "PHENOPIPE_WITHIN_STEP"
-# Seconds in which all nodes have to arrive, and in which SLURM ends a job that it requeued.
+# Until a process listens to it, the signal must not end it: starting takes a while.
+DEAF = ("sh", "-c", "trap '' USR1; exec \"$@\"", "sh")
+# Seconds in which all nodes have to arrive, and to end once one has ended; and in which SLURM
+# ends a job that it requeued.
 ARRIVAL = 300
+PARTING = 120
 ENDING = 600
 # Ports above those that daemons have; jobs of one node get different ones.
 FIRST_PORT, PORTS = 20000, 20000
@@ -70,7 +74,10 @@ def start_steps(
     threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     flags = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
     # Without it a step has one core, whatever the job has.
-    flags += [f"--cpus-per-task={processes // nodes * threads}", "--kill-on-bad-exit=1"]
+    flags += [f"--cpus-per-task={processes // nodes * threads}"]
+    # All nodes end with the code that asks for another start; ending the others for one that
+    # is quicker would hide it. Those that a crash leaves behind are ended after a while.
+    flags += ["--kill-on-bad-exit=0", f"--wait={PARTING}"]
     told: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:
@@ -80,7 +87,7 @@ def start_steps(
     for one in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(one, note)
     step = subprocess.Popen(
-        ["srun", *flags, sys.executable, "-m", module, *argv],
+        ["srun", *flags, *DEAF, sys.executable, "-m", module, *argv],
         env={**os.environ, WITHIN: "1"},
     )
     code = step.wait()
