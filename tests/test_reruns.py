@@ -299,9 +299,10 @@ JUDGED = {"consistency_pvalues"} | {
     f"phenoprints_{s}" for s in ("combine", "select", "diversity")
 }
 TESTED = {
-    f"benchmark_{s}" for s in ("recall", "replicates", "magnitude", "compounds", "aggregate")
+    f"benchmark_{s}"
+    for s in ("recall", "replicates", "magnitude", "compounds", "aggregate", "arms")
 }
-TOLD = {"report_truth", "report_page", "all"}
+TOLD = {"report_truth", "report_tables", "report_page", "all"}
 # The curated encoder is trained anew, so what it sees is embedded, probed and aligned anew.
 TRAINED = {"pretrain_mae", "embed_wells", "probe_blocks", "probe_trim"}
 TRAINED |= ALIGNED | TESTED | TOLD | {"consistency_pvalues"}
@@ -356,7 +357,7 @@ ROWS = {
     ),
     "a knob of benchmark": (
         with_settings("benchmarks", genome={"magnitude": {"null_draws": 51, "bootstraps": 20}}),
-        {"benchmark_magnitude", "report_page", "all"},
+        {"benchmark_magnitude", "report_tables", "report_page", "all"},
         ("benchmark_magnitude", {None}, {"untrained", "ca-mae-trimmed"}),
     ),
     "a knob of report": (
