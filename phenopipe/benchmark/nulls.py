@@ -3,7 +3,7 @@
 Shape suffixes: G genes, D features, P pairs, Z cosines of the null, B rows of a block.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,37 +13,12 @@ from numpy.typing import NDArray
 # Celik et al. (2024) draw two lists of this many genes for each seed pair.
 SAMPLE_SIZE = 5_000
 ROWS_A_BLOCK = 512
-# Pairs from which only the tails of a null are kept, the random pairs that tell where these
-# begin, how far inside of the cuts, and bins of the middle.
-LARGE, PILOT, MARGIN, BINS = 20_000_000, 100_000, 0.02, 16_384
 NUMBERS_A_PASS = 2**22
 # From this share of all pairs on, a product of whole blocks is cheaper than pair by pair.
 MANY_PAIRS = 1 / 64
 
 # Bits that single precision leaves free in double precision.
 FREE_BITS = np.uint64(2**29 - 1)
-
-
-@dataclass(frozen=True)
-class Gap:
-    """The middle of a large null, of which only counts are kept.
-
-    Attributes
-    ----------
-    at : int
-        Cosines below the middle.
-    edges_B, upto_B : arrays of shape (n_bins + 1,)
-        Ends of even bins, and how many cosines of the middle lie under each.
-    """
-
-    at: int
-    edges_B: NDArray[np.float64]
-    upto_B: NDArray[np.int64]
-
-    @property
-    def size(self) -> int:
-        """Cosines in the middle."""
-        return int(self.upto_B[-1])
 
 
 @dataclass(frozen=True)
@@ -62,21 +37,15 @@ class Null:
         Pairs up to and with each cosine; None where each counts once.
     seed : str or None
         Seeds, None if nothing was drawn.
-    gap : Gap or None
-        What is left out of ``sorted_Z`` between the tails: cuts there are refused, ranks
-        there are interpolated within a bin.
     """
 
     sorted_Z: NDArray[np.float32]
     upto_Z: NDArray[np.int64] | None = None
     seed: str | None = None
-    gap: Gap | None = None
 
     @property
     def size(self) -> int:
         """Pairs in the null."""
-        if self.gap is not None:
-            return len(self.sorted_Z) + self.gap.size
         return len(self.sorted_Z) if self.upto_Z is None else int(self.upto_Z[-1])
 
     def ranks(
@@ -86,26 +55,13 @@ class Null:
         return self._share(cosine_P, "left"), self._share(cosine_P, "right")
 
     def cuts(self, low: float, high: float) -> tuple[float, float]:
-        """Cosines under which a pair lies in the left tail, and over which in the right.
-
-        Notes
-        -----
-        At most ``low`` of the null lies at or below a cosine just where the cosine is under
-        the next value of the null; at least ``high`` strictly below it just where it is over
-        the last of these. Two values thus stand for the ranks of any number of pairs.
-        """
-        n_left = int(low * self.size)
-        n_left += int((n_left + 1) / self.size <= low) - int(n_left / self.size > low)
-        n_right = int(high * self.size)
-        n_right += int(n_right / self.size < high) - int((n_right - 1) / self.size >= high)
+        """Cosines under which a pair lies in the left tail, and over which in the right."""
+        n_left, n_right = cut_ranks(self.size, low, high)
         left = np.inf if n_left >= self.size else self._value(n_left)
         return left, -np.inf if n_right <= 0 else self._value(n_right - 1)
 
     def _value(self, k: int) -> float:
         """Find the k-th lowest cosine, from 0."""
-        if self.gap is not None and k >= self.gap.at:
-            assert k >= self.gap.at + self.gap.size, "a cut in the middle of a null"
-            k -= self.gap.size
         at = k if self.upto_Z is None else int(np.searchsorted(self.upto_Z, k, side="right"))
         return float(self.sorted_Z[at])
 
@@ -115,11 +71,29 @@ class Null:
         at_P = np.searchsorted(self.sorted_Z, cosine_P, side=side)
         if self.upto_Z is not None:
             at_P = np.where(at_P > 0, self.upto_Z[at_P - 1], 0)
-        elif self.gap is not None:
-            within_P = np.interp(cosine_P, self.gap.edges_B, self.gap.upto_B)
-            at_P = at_P + np.where(at_P > self.gap.at, self.gap.size, within_P)
         share_P: NDArray[np.float64] = at_P / self.size
         return share_P
+
+
+def cut_ranks(size: int, low: float, high: float) -> tuple[int, int]:
+    """How many cosines of a null lie in its left tail, and how many outside its right one.
+
+    Notes
+    -----
+    At most ``low`` of the null lies at or below a cosine just where the cosine is under
+    the next value of the null; at least ``high`` strictly below it just where it is over
+    the last of these. Two values thus stand for the ranks of any number of pairs.
+
+    Examples
+    --------
+    >>> cut_ranks(100, 0.05, 0.95)
+    (5, 95)
+    """
+    n_left = int(low * size)
+    n_left += int((n_left + 1) / size <= low) - int(n_left / size > low)
+    n_right = int(high * size)
+    n_right += int(n_right / size < high) - int((n_right - 1) / size >= high)
+    return n_left, n_right
 
 
 def pair_cosines(
@@ -182,7 +156,6 @@ def all_pairs_null(
     unit_GD: NDArray[np.float64],
     first_P: NDArray[np.integer],
     second_P: NDArray[np.integer],
-    thresholds: Sequence[tuple[float, float]] = (),
 ) -> tuple[Null, NDArray[np.float32]]:
     """Cosines of all pairs of different rows, known ones among them, and of some pairs.
 
@@ -192,79 +165,12 @@ def all_pairs_null(
         Unit rows.
     first_P, second_P : int arrays of shape (n_pairs,)
         The pairs whose cosines are wanted.
-    thresholds : list of (float, float)
-        Ranks at which the null will be cut: of a large null only the tails beyond them are
-        kept, so that a whole genome takes a quarter of the memory and of the sorting.
     """
-    n_pairs = len(unit_GD) * (len(unit_GD) - 1) // 2
-    if thresholds and n_pairs > LARGE:
-        outer = Outer(*_outer_cosines(unit_GD, thresholds))
-        cosine_P = all_cosines(unit_GD, first_P, second_P, outer.take)
-        null = outer.null()
-        if null.gap is not None and _holds(null, thresholds):
-            return null, cosine_P
     parts: list[NDArray[np.float32]] = []
     cosine_P = all_cosines(unit_GD, first_P, second_P, parts.append)
     null_Z = np.concatenate(parts) if parts else np.empty(0, dtype=np.float32)
     null_Z.sort()
     return Null(null_Z), cosine_P
-
-
-def _outer_cosines(
-    unit_GD: NDArray[np.float64], thresholds: Sequence[tuple[float, float]]
-) -> tuple[float, float]:
-    """Cosines a little inside of all cuts, from random pairs."""
-    rng = np.random.default_rng(0)
-    first_S, second_S = rng.integers(len(unit_GD), size=(2, PILOT))
-    apart_S = first_S != second_S
-    drawn_S = pair_cosines(unit_GD, first_S[apart_S], second_S[apart_S])
-    inner = (
-        max(low for low, _ in thresholds) + MARGIN,
-        min(high for _, high in thresholds) - MARGIN,
-    )
-    low, high = np.quantile(drawn_S, np.clip(inner, 0, 1)).tolist()
-    return float(np.float32(low)), float(np.float32(high))
-
-
-def _holds(null: Null, thresholds: Sequence[tuple[float, float]]) -> bool:
-    """Whether all cuts lie in the tails that were kept."""
-    assert null.gap is not None
-    left, right = null.gap.at / null.size, (null.gap.at + null.gap.size) / null.size
-    slack = 2 / null.size
-    return all(low + slack < left and right < high - slack for low, high in thresholds)
-
-
-class Outer:
-    """Collects the tails of a null, and counts of what lies between.
-
-    Parameters
-    ----------
-    low, high : float
-        Cosines under and over which all is kept.
-    """
-
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = np.float32(low), np.float32(high)
-        self.parts: list[NDArray[np.float32]] = []
-        self.count_B = np.zeros(BINS, dtype=np.int64)
-        self.scale = np.float32(BINS / max(float(high) - float(low), 1e-12))
-
-    def take(self, cosine_X: NDArray[np.float32]) -> None:
-        """Take some cosines."""
-        is_tail_X = (cosine_X < self.low) | (cosine_X > self.high)
-        self.parts.append(cosine_X[is_tail_X])
-        bin_X = ((cosine_X[~is_tail_X] - self.low) * self.scale).astype(np.int32)
-        self.count_B += np.bincount(np.minimum(bin_X, BINS - 1), minlength=BINS)
-
-    def null(self) -> Null:
-        """Make the null of all that was taken."""
-        sorted_Z = np.concatenate(self.parts)
-        self.parts.clear()
-        sorted_Z.sort()
-        upto_B = np.concatenate([[0], np.cumsum(self.count_B)])
-        edges_B = np.linspace(float(self.low), float(self.high), BINS + 1)
-        at = int(np.searchsorted(sorted_Z, self.low))
-        return Null(sorted_Z, gap=Gap(at, edges_B, upto_B))
 
 
 def sampled_null(unit_GD: NDArray[np.float64], seeds: tuple[int, int]) -> Null:

@@ -11,7 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.benchmark.config import PUBLISHED_SEEDS, RecallKnobs
-from phenopipe.benchmark.nulls import Null, all_pairs_null, pair_cosines, sampled_null
+from phenopipe.benchmark.large import LargeNull, genome_null
+from phenopipe.benchmark.nulls import Null, pair_cosines, sampled_null
 from phenopipe.benchmark.pairs import pairs_on_map, read_pairs
 from phenopipe.benchmark.published import describe_sources
 from phenopipe.benchmark.sources import check_map, score_sources
@@ -78,7 +79,8 @@ def relationship_recall(
     unit_GD, names_G = check_map(x_GD, genes_G, min_genes)
     _, first_P, second_P = pairs_on_map(pairs, names_G)
     rows = []
-    for one, cosine_P in _nulls(unit_GD, null, seeds, first_P, second_P, (low, high)):
+    cosine_P = pair_cosines(unit_GD, first_P, second_P)
+    for one in _nulls(unit_GD, null, seeds, (low, high)):
         left, right = one.cuts(low, high)
         recall = float(((cosine_P < left) | (cosine_P > right)).mean())
         rows.append((len(cosine_P), one.size, one.seed, recall))
@@ -90,19 +92,17 @@ def _nulls(
     unit_GD: NDArray[np.float64],
     kind: str,
     seeds: Sequence[tuple[int, int]],
-    first_P: NDArray[np.int64],
-    second_P: NDArray[np.int64],
     threshold: tuple[float, float],
-) -> Iterator[tuple[Null, NDArray[np.float32]]]:
-    """Each null with the cosines of the pairs."""
+) -> Iterator[Null | LargeNull]:
+    """Each null of one kind."""
     if kind == "all_pairs":
-        yield all_pairs_null(unit_GD, first_P, second_P, [threshold])
+        nothing = np.empty(0, dtype=np.int64)
+        yield genome_null(unit_GD, nothing, nothing, [threshold])[0]
         return
     if kind != "sampled":
         raise UserError(f"null {kind!r}, wanted 'all_pairs' or 'sampled'")
-    cosine_P = pair_cosines(unit_GD, first_P, second_P)
     for pair in seeds:
-        yield sampled_null(unit_GD, pair), cosine_P
+        yield sampled_null(unit_GD, pair)
 
 
 def name_sources(paths: Sequence[Path], names: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from phenopipe.errors import UserError
 from phenopipe.formats.arms import ARMS
 from phenopipe.formats.benchmarks import REPLICATE_MATCHES, REPLICATE_PAIRS
 from phenopipe.formats.genes import GENES
+from phenopipe.formats.parts import table_writer
 from phenopipe.formats.results import RESULTS, tidy
 from phenopipe.formats.tables import read_table, write_table
 from phenopipe.knobs import parse_step, run_step
@@ -162,14 +163,16 @@ def score_technical_pairs(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Replicate consistency of every technical pair of experiments, all wells at hand.
 
-    Parameters, returns and errors are those of :func:`score_pairs`.
+    Parameters and errors are those of :func:`score_pairs`; returns the pairs and the matches.
     """
     layouts = known_wells(treated.wells).select("experiment", "layout", "cell_type").unique()
 
     def load(pair: tuple[str, str]) -> Treated:
         return treated.take(treated.wells["experiment"].is_in(list(pair)))
 
-    return score_pairs(layouts, load, knobs, unexpressed)
+    matches: list[pl.DataFrame] = []
+    pairs = score_pairs(layouts, load, knobs, unexpressed, matches.append)
+    return pairs, pl.concat(matches)
 
 
 def score_pairs(
@@ -177,7 +180,8 @@ def score_pairs(
     load: Load,
     knobs: ReplicatesKnobs,
     unexpressed: Collection[str] = (),
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+    take: Callable[[pl.DataFrame], None] | None = None,
+) -> pl.DataFrame:
     """Replicate consistency of every technical pair of experiments.
 
     Parameters
@@ -190,14 +194,15 @@ def score_pairs(
         The step's settings.
     unexpressed : collection of str
         Genes that the cells do not express: what their knockouts share is no biology.
+    take : callable, optional
+        Is given the matched wells of one technical pair after another, in the replicate
+        matches format; they are not held.
 
     Returns
     -------
-    pairs : DataFrame
+    DataFrame
         The replicate pairs format. Controls and wells without a known treatment are left
         out.
-    matches : DataFrame
-        The replicate matches format: every matched pair of wells.
 
     Raises
     ------
@@ -208,7 +213,7 @@ def score_pairs(
     if not pairs:
         found = layouts.select("experiment", "layout").unique().sort("experiment").rows()
         raise UserError(f"no two experiments share a layout, found {found[:6]}")
-    rows, matches = [], []
+    rows = []
     for pair in pairs:
         treated = load(pair)
         wells = known_wells(treated.wells.with_row_index("at"))
@@ -218,14 +223,15 @@ def score_pairs(
             continue
         row, cosines = _score_pair(treated, both, pair, knobs, unexpressed)
         rows.append(row)
-        matches.append(cosines)
+        if take is not None:
+            take(cosines)
     if not rows:
         raise UserError(
             f"none of {len(pairs)} technical pairs has {knobs.min_wells} matched wells"
             f" (match: {knobs.match})"
         )
     schema = {name: dtype for name, (dtype, _) in REPLICATE_PAIRS.columns.items()}
-    return pl.DataFrame(rows, schema=schema), pl.concat(matches)
+    return pl.DataFrame(rows, schema=schema)
 
 
 def known_wells(wells: pl.DataFrame) -> pl.DataFrame:
@@ -318,7 +324,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if files.genes:
         silent = pl.col("expression") < knobs.max_expression
         unexpressed = read_table(files.genes, GENES).filter(silent)["gene"].to_list()
-    pairs, matches = score_pairs(treated.layouts, treated.of, knobs, unexpressed)
+    columns = dict(REPLICATE_MATCHES.empty().schema)
+    writer = table_writer(files.replicates_matches, REPLICATE_MATCHES, columns, files.stamp)
+    with writer as write:
+        pairs = score_pairs(treated.layouts, treated.of, knobs, unexpressed, write)
     results = tidy(
         summarize_pairs(pairs, knobs),
         encoder=files.encoder,
@@ -327,7 +336,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     write_table(files.replicates, results, RESULTS, files.stamp)
     write_table(files.replicates_pairs, pairs, REPLICATE_PAIRS, files.stamp)
-    write_table(files.replicates_matches, matches, REPLICATE_MATCHES, files.stamp)
 
 
 if __name__ == "__main__":

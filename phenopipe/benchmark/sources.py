@@ -1,6 +1,6 @@
 """Recall of every source of known pairs, with intervals and a permuted baseline.
 
-Shape suffixes: G genes, D features, P pairs, Q pairs of all sources and their shuffles,
+Shape suffixes: G genes, D features, P pairs, Q pairs of all sources' shuffles,
 S shuffles, B bootstraps, T thresholds.
 """
 
@@ -13,7 +13,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.benchmark.config import RecallKnobs
-from phenopipe.benchmark.nulls import Null, all_pairs_null, pair_cosines, sampled_null
+from phenopipe.benchmark.large import LargeNull, genome_null
+from phenopipe.benchmark.nulls import Null, pair_cosines, sampled_null
 from phenopipe.benchmark.pairs import pairs_on_map
 from phenopipe.benchmark.treated import Floats, unit_rows
 from phenopipe.errors import UserError
@@ -45,10 +46,10 @@ class Known:
     row_SG: NDArray[np.int32]
     same_arm_P: NDArray[np.bool_]
 
-    def rows(self) -> NDArray[np.int32]:
-        """Rows of all pairs, the known ones and then each shuffle's: (2, n_pairs x (1 + S))."""
-        ends_2P = np.stack([self.first_P, self.second_P]).astype(np.int32)
-        return np.concatenate([ends_2P, *(row_G[ends_2P] for row_G in self.row_SG)], axis=1)
+    def shuffled_rows(self) -> NDArray[np.int32]:
+        """Rows of the pairs of each shuffle, one after another: (2, S x n_pairs)."""
+        ends_2P = np.stack([self.first_P, self.second_P])
+        return np.concatenate([row_G[ends_2P] for row_G in self.row_SG], axis=1)
 
 
 @dataclass(frozen=True)
@@ -138,31 +139,33 @@ def each_null(
     knobs: RecallKnobs,
     known: Sequence[Known],
     scored: list[Scored],
-) -> Iterator[Null]:
+) -> Iterator[Null | LargeNull]:
     """One null after another, so that only one is held; fills ``scored`` before the first."""
-    rows_2Q = np.concatenate([one.rows() for one in known], axis=1)
     if kind == "all_pairs":
-        first_Q, second_Q = rows_2Q
-        null, cosine_Q = all_pairs_null(unit_GD, first_Q, second_Q, knobs.thresholds)
-        scored[:] = _scored(known, cosine_Q)
+        rows_2Q = np.concatenate([one.shuffled_rows() for one in known], axis=1)
+        null, shuffled_Q = genome_null(unit_GD, rows_2Q[0], rows_2Q[1], knobs.thresholds)
+        scored[:] = _scored(unit_GD, known, shuffled_Q)
         yield null
         return
     assert kind == "sampled", kind
     if not scored:
-        scored[:] = _scored(known, pair_cosines(unit_GD, *rows_2Q))
+        rows_2Q = np.concatenate([one.shuffled_rows() for one in known], axis=1)
+        scored[:] = _scored(unit_GD, known, pair_cosines(unit_GD, *rows_2Q))
     for pair in knobs.null_seeds:
         yield sampled_null(unit_GD, pair)
 
 
-def _scored(known: Sequence[Known], cosine_Q: NDArray[np.float32]) -> Iterator[Scored]:
-    """Hand each source the cosines of its pairs."""
+def _scored(
+    unit_GD: NDArray[np.float64], known: Sequence[Known], shuffled_Q: NDArray[np.float32]
+) -> Iterator[Scored]:
+    """Give each source the cosines of its pairs and of its shuffles."""
     start = 0
     for one in known:
-        shape = (1 + len(one.row_SG), len(one.first_P))
+        shape = (len(one.row_SG), len(one.first_P))
         stop = start + shape[0] * shape[1]
-        cosine_SP = cosine_Q[start:stop].reshape(shape)
+        cosine_P = pair_cosines(unit_GD, one.first_P, one.second_P)
+        yield Scored(one, cosine_P, shuffled_Q[start:stop].reshape(shape))
         start = stop
-        yield Scored(one, cosine_SP[0], cosine_SP[1:])
 
 
 def find_known(
@@ -193,7 +196,9 @@ class Tails(NamedTuple):
     shuffled_ST: NDArray[np.float64]
 
 
-def tails_of(one: Scored, null: Null, thresholds: Sequence[tuple[float, float]]) -> Tails:
+def tails_of(
+    one: Scored, null: Null | LargeNull, thresholds: Sequence[tuple[float, float]]
+) -> Tails:
     """Find which pairs lie in the tails of a null, at each pair of thresholds."""
     cuts = [null.cuts(low, high) for low, high in thresholds]
     left_PT = np.stack([one.cosine_P < left for left, _ in cuts], axis=1)
@@ -273,7 +278,7 @@ def resample_genes(
     return np.asarray(np.nanquantile(recall_BT, [0.025, 0.975], axis=0))
 
 
-def _list_pairs(one: Scored, null: Null) -> pl.DataFrame:
+def _list_pairs(one: Scored, null: Null | LargeNull) -> pl.DataFrame:
     below_P, upto_P = null.ranks(one.cosine_P)
     return one.known.names.with_columns(
         source=pl.lit(one.known.source),

@@ -345,31 +345,3 @@ def test_published_copies_are_known_and_others_can_be_refused(shared, tmp_path):
         describe_sources(["mine"], [other], {"mine": "ab"})
     with pytest.raises(UserError, match="checksum for source 'CORUM'"):
         describe_sources(["mine"], [other], {"CORUM": "ab"})
-
-
-@pytest.mark.parametrize("thresholds", [((0.05, 0.95), (0.1, 0.9)), ((0.3, 0.6),)])
-def test_large_null_keeps_only_tails_and_cuts_the_same(thresholds, monkeypatch):
-    rng = np.random.default_rng(3)
-    unit_GD = unit(rng.normal(size=(150, 5)))
-    first, second = rng.integers(150, size=(2, 400))
-    first, second = first[first != second], second[first != second]
-    whole, wanted = nulls.all_pairs_null(unit_GD, first, second)
-    monkeypatch.setattr(nulls, "LARGE", 100)
-    outer, cosines = nulls.all_pairs_null(unit_GD, first, second, thresholds)
-    assert outer.gap is not None and len(outer.sorted_Z) < len(whole.sorted_Z)
-    assert outer.size == whole.size and np.array_equal(cosines, wanted)
-    for low, high in thresholds:
-        assert outer.cuts(low, high) == whole.cuts(low, high)
-    largest_bin = np.diff(outer.gap.upto_B).max() / outer.size
-    for found, exact in zip(outer.ranks(cosines), whole.ranks(cosines), strict=True):
-        assert found == pytest.approx(exact, abs=largest_bin)
-        in_tails = (cosines < outer.gap.edges_B[0]) | (cosines > outer.gap.edges_B[-1])
-        assert np.array_equal(found[in_tails], exact[in_tails])
-
-
-def test_tails_that_were_cut_too_short_are_not_used(monkeypatch):
-    unit_GD = unit(np.random.default_rng(3).normal(size=(60, 5)))
-    monkeypatch.setattr(nulls, "LARGE", 100)
-    monkeypatch.setattr(nulls, "MARGIN", -0.04)
-    null, _ = nulls.all_pairs_null(unit_GD, np.array([0]), np.array([1]), [(0.05, 0.95)])
-    assert null.gap is None and len(null.sorted_Z) == 60 * 59 // 2
