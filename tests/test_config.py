@@ -20,7 +20,7 @@ DEMO = yaml.safe_load((ROOT / "workflow_config.yaml").read_text())
 DEPARTURES = {
     "align.fit.center_on": "wells",
     "align.fit.n_components": 32,
-    "align.fit.regularization": 4.0,
+    "align.fit.method": "pca",
     "align.moments.holdout": 0.33,
     "undersample.wells.min_wells": 16,
     "pretrain.mae.crop": 32,
@@ -31,7 +31,7 @@ DEPARTURES = {
     "pretrain.mae.decoder_dim": 48,
     "pretrain.mae.decoder_depth": 1,
     "pretrain.mae.decoder_heads": 4,
-    "pretrain.mae.updates": 4000,
+    "pretrain.mae.updates": 6000,
     "pretrain.mae.batch": 8,
     "pretrain.classifier.updates": 400,
 }

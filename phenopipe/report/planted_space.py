@@ -45,17 +45,21 @@ def alignment_rows(
     Returns
     -------
     list of mapping
-        Balanced accuracy less chance. Experiments: wells on which the transform was not
-        fitted, negative controls and planted-inactive ones, within each cell type and
-        overall. Gene groups: active wells, each experiment predicted from the others.
+        Balanced accuracy less chance. Experiments: negative controls that the transform was
+        not fitted on, planted-inactive wells, and those among them that had no part in the
+        middle of their experiment; within each cell type and overall. Gene groups: active
+        wells, each experiment predicted from the others.
     """
     group_of = groups_of_active(planted)
-    inactive = planted.filter(status="inactive")["well_id"].to_list()
+    is_inactive = pl.col("well_id").is_in(
+        planted.filter(status="inactive")["well_id"].implode()
+    )
     wanted = {
         "controls": (knobs.max_wells, held_out_controls),
-        "inactive": (
+        "inactive": (knobs.max_wells, lambda wells: wells.filter(is_inactive)),
+        "inactive held out": (
             knobs.max_wells,
-            lambda wells: wells.filter(pl.col("well_id").is_in(inactive), ~pl.col("fitted")),
+            lambda wells: wells.filter(is_inactive, ~pl.col("fitted")),
         ),
         "active": (
             knobs.max_wells,
@@ -64,7 +68,7 @@ def alignment_rows(
     }
     samples = sample_encoder(aligned, embeddings, wanted, seed=knobs.seed)
     rows: list[Row] = []
-    for what in ("controls", "inactive"):
+    for what in ("controls", "inactive", "inactive held out"):
         if what in samples:
             told = samples[what].apart(folds=knobs.folds, seed=knobs.seed)
             for one in told.iter_rows(named=True):

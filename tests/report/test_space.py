@@ -113,6 +113,7 @@ def test_alignment_hides_experiments_and_keeps_gene_groups(space):
     assert found[("apart_before", "controls, HUVEC")]["value"] > 0.6
     assert found[("apart_after", "controls, HUVEC")]["value"] < 0.25
     assert ("apart_after", "inactive, HUVEC") in found
+    assert ("apart_after", "inactive held out, HUVEC") in found
     assert found[("groups_after", "active wells")]["value"] > 0.4
     assert all(row["low"] <= row["high"] for row in rows)
 
