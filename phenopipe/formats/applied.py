@@ -20,6 +20,8 @@ TARGET = ("kind", "perturbation", "concentration_um", "gene")
 _BETWEEN, _NOTHING = "\x1f", "\x1e"
 # Number of the target of a well that has none, while their number is not known.
 _NONE = np.uint32(2**32 - 1)
+# Wells that are counted at once: numpy counts in numbers of eight bytes.
+STRETCH = 4_000_000
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.unsignedinteger[Any]]
 
@@ -69,15 +71,14 @@ class Vocabulary:
         UserError
             If a role is none of the known words.
         """
-        rows, _, _ = listed(wells["treatments"])
+        found = listed(wells["treatments"])
         fields = [pl.col(name).cast(pl.String).fill_null(_NOTHING) for name in TARGET]
-        target_A = (
-            rows.select(pl.concat_str(fields, separator=_BETWEEN).cast(self._texts))
-            .to_series()
-            .to_physical()
-            .to_numpy()
-        )
-        row_A = rows["row"].to_numpy()
+        texts = found.fields.select(pl.concat_str(fields, separator=_BETWEEN)).to_series()
+        row_A = found.row_A
+        if not found.is_condition_A.all():
+            texts = texts.filter(pl.Series(found.is_condition_A))
+            row_A = row_A[found.is_condition_A]
+        target_A = texts.cast(self._texts).to_physical().to_numpy()
         is_first_A = np.ones(len(row_A), dtype=bool)
         is_first_A[1:] = row_A[1:] != row_A[:-1]
         first_W = np.full(wells.height, _NONE)
@@ -169,10 +170,53 @@ class Applied:
 
     def targets_in(self, chosen_W: Mask) -> Mask:
         """Which targets occur in at least one of the chosen wells."""
-        found_T = np.zeros(self.targets.height + 1, dtype=bool)
-        found_T[self.first_W[chosen_W]] = True
-        found_T[self.more_E[chosen_W[self.owner_E]]] = True
-        return found_T[:-1]
+        return self.most_of_targets(chosen_W.view(np.uint8)) > 0
+
+    def most_of_targets(self, number_W: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Largest number among the wells of each target, 0 where none has it."""
+        most_T = np.zeros(self.targets.height + 1, dtype=np.uint8)
+        # Ascending, so that the largest is written last.
+        for number in range(1, int(number_W.max(initial=0)) + 1):
+            most_T[self.first_W[number_W == number]] = number
+        np.maximum.at(most_T, self.more_E, number_W[self.owner_E])
+        return most_T[:-1]
+
+    def gathered(self, chosen_W: Mask) -> tuple["Applied", NDArray[np.int64]]:
+        """Make one well of all chosen wells that have one target alone, and the same.
+
+        Returns
+        -------
+        applied : Applied
+            These, one a target, then the chosen wells with several targets; those with
+            none are left out, and so are roles.
+        wells_W : int64 array
+            How many wells each of them stands for.
+        """
+        n = self.targets.height
+        several_W = np.zeros(len(self.first_W), dtype=bool)
+        several_W[self.owner_E] = True
+        wells_T = np.zeros(n + 1, dtype=np.int64)
+        images_T = np.zeros(n + 1, dtype=np.int64)
+        for start in range(0, len(self.first_W), STRETCH):
+            rows = slice(start, start + STRETCH)
+            alone = chosen_W[rows] & ~several_W[rows]
+            first = self.first_W[rows][alone]
+            wells_T += np.bincount(first, minlength=n + 1)
+            images = np.bincount(first, weights=self.images_W[rows][alone], minlength=n + 1)
+            images_T += images.astype(np.int64)
+        several_W &= chosen_W
+        stays_E = several_W[self.owner_E]
+        number_W = np.cumsum(several_W) - 1 + n
+        each = Applied(
+            targets=self.targets,
+            first_W=np.concatenate([np.arange(n, dtype=np.uint32), self.first_W[several_W]]),
+            more_E=self.more_E[stays_E],
+            owner_E=number_W[self.owner_E[stays_E]],
+            role_W=np.zeros(n + int(several_W.sum()), dtype=np.uint8),
+            images_W=np.concatenate([images_T[:-1], self.images_W[several_W]]),
+        )
+        ones = np.ones(int(several_W.sum()), dtype=np.int64)
+        return each, np.concatenate([wells_T[:-1], ones])
 
     def conditions(self) -> tuple[NDArray[np.uint32], int]:
         """Number the conditions: of each target, and how many there are."""

@@ -1,58 +1,108 @@
 """funnel.json: what is left of a data set after every step of its curation (paper A.1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.applied import Applied, Mask
+from phenopipe.formats.applied import STRETCH, Applied, Mask
 from phenopipe.formats.tables import Stamp, read_json, write_json
-from phenopipe.formats.wells import CONDITION, ROLES
+from phenopipe.formats.wells import ROLES
 
 GENETIC_KINDS = ("knockout", "sirna")
 COUNTED = ("images", "wells", "conditions", "genes", "compounds")
 
 
-def funnel_row(step: int, name: str, applied: Applied, chosen_W: Mask) -> dict[str, Any]:
-    """Count what a step of the curation left over.
+class Census:
+    """Counts conditions, genes and compounds among targets.
 
     Parameters
     ----------
-    step : int
-        Step of paper A.1, 0 for what came in.
-    name : str
-        What the step does, in a word or two.
+    applied : Applied
+        All wells; only the names of their targets count.
+    """
+
+    def __init__(self, applied: Applied) -> None:
+        kind, perturbation, gene = (
+            applied.targets[name] for name in ("kind", "perturbation", "gene")
+        )
+        of_condition_T, _ = applied.conditions()
+        genetic = kind.is_in(GENETIC_KINDS)
+        self._numbers = {
+            "conditions": of_condition_T.astype(np.int64),
+            "genes": _numbered(gene, genetic & gene.is_not_null()),
+            "compounds": _numbered(perturbation, kind == "compound"),
+        }
+
+    def count(self, found_T: Mask) -> dict[str, int]:
+        """Count those of some targets; each counts once however many targets share it."""
+        counts = {}
+        for name, number_T in self._numbers.items():
+            seen = np.zeros(int(number_T.max(initial=-1)) + 2, dtype=bool)
+            seen[number_T[found_T]] = True
+            # The last place stands for the targets that have none.
+            counts[name] = int(np.count_nonzero(seen[:-1]))
+        return counts
+
+
+def _numbered(names: pl.Series, counts: pl.Series) -> NDArray[np.int64]:
+    """Number equal names; -1 where a name does not count."""
+    number = names.cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64)
+    return pl.select(pl.when(counts).then(number).otherwise(-1)).to_series().to_numpy()
+
+
+def funnel_rows(
+    first: int, names: Sequence[str], applied: Applied, passed_W: NDArray[np.uint8]
+) -> list[dict[str, Any]]:
+    """Count what each step of the curation left over.
+
+    Parameters
+    ----------
+    first : int
+        Number of the first of these steps in paper A.1, 0 for what came in.
+    names : list of str
+        What each step does, in a word or two.
     applied : Applied
         All wells.
-    chosen_W : bool array of shape (n_wells,)
-        Wells that are left.
+    passed_W : uint8 array of shape (n_wells,)
+        How many of these steps, one after the other, each well passed.
 
     Returns
     -------
-    dict
-        ``step, name, images, wells, conditions, genes, compounds`` and ``roles``, the wells
-        of each role. Conditions, genes and compounds count once however many wells have them.
+    list of dict
+        For each step ``step, name, images, wells, conditions, genes, compounds`` and
+        ``roles``, the wells of each role. Conditions, genes and compounds count once
+        however many wells have them.
     """
-    found = applied.targets.filter(pl.Series(applied.targets_in(chosen_W)))
-    genes = found.filter(pl.col("kind").is_in(GENETIC_KINDS))["gene"].drop_nulls()
-    compounds = found.filter(pl.col("kind") == "compound")["perturbation"]
-    roles = {
-        role: int(np.count_nonzero(chosen_W & (applied.role_W == code)))
-        for code, role in sorted(enumerate(ROLES), key=lambda pair: pair[1])
-    }
-    return {
-        "step": step,
-        "name": name,
-        "images": int(applied.images_W.sum(where=chosen_W, dtype=np.int64)),
-        "wells": int(np.count_nonzero(chosen_W)),
-        "conditions": found.select(CONDITION).n_unique(),
-        "genes": genes.n_unique(),
-        "compounds": compounds.n_unique(),
-        "roles": {role: count for role, count in roles.items() if count},
-    }
+    n = len(names) + 1
+    wells_PR = np.zeros((n, len(ROLES)), dtype=np.int64)
+    images_P = np.zeros(n, dtype=np.int64)
+    for start in range(0, len(passed_W), STRETCH):
+        rows = slice(start, start + STRETCH)
+        place = passed_W[rows] * np.uint8(len(ROLES)) + applied.role_W[rows]
+        wells_PR += np.bincount(place, minlength=wells_PR.size).reshape(wells_PR.shape)
+        images = np.bincount(passed_W[rows], weights=applied.images_W[rows], minlength=n)
+        images_P += images.astype(np.int64)
+    most_T = applied.most_of_targets(passed_W)
+    census = Census(applied)
+    found = []
+    for k, name in enumerate(names, start=1):
+        roles = dict(zip(ROLES, wells_PR[k:].sum(axis=0).tolist(), strict=True))
+        found.append(
+            {
+                "step": first + k - 1,
+                "name": name,
+                "images": int(images_P[k:].sum()),
+                "wells": sum(roles.values()),
+                **census.count(most_T >= k),
+                "roles": {role: roles[role] for role in sorted(roles) if roles[role]},
+            }
+        )
+    return found
 
 
 def write_funnel(path: Path, funnel: Mapping[str, Any], stamp: Stamp) -> None:

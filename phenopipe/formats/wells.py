@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -89,9 +90,9 @@ def conditions(wells: pl.DataFrame) -> pl.DataFrame:
         and has no row of its own; ``n_perturbations`` does not count it. Wells without
         treatments have no row.
     """
-    each, number_A, beside_A = listed(wells["treatments"])
+    found = listed(wells["treatments"])
     background = (
-        _rows(wells["treatments"])
+        found.fields.with_columns(row=found.row_A)
         .filter(kind=BACKGROUND_KIND)
         .select("row", background="perturbation")
         .unique()
@@ -100,11 +101,13 @@ def conditions(wells: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("background").str.join("+"))
     )
     return (
-        each.with_columns(
-            wells["well_id"].gather(each["row"]),
-            pl.Series("n_perturbations", number_A),
-            pl.Series("beside", beside_A),
+        found.fields.with_columns(
+            wells["well_id"].gather(found.row_A),
+            row=found.row_A,
+            n_perturbations=found.number_A,
+            beside=found.beside_A,
         )
+        .filter(found.is_condition_A)
         .join(background, on="row", how="left", maintain_order="left")
         .select(
             "well_id",
@@ -119,47 +122,40 @@ def conditions(wells: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def listed(
-    treatments: pl.Series,
-) -> tuple[pl.DataFrame, NDArray[np.int32], NDArray[np.bool_]]:
-    """List the conditions among treatments: a background has no row of its own.
+class Listed(NamedTuple):
+    """All treatments of some wells, one after the other.
 
-    Parameters
+    Attributes
     ----------
-    treatments : Series
-        Column ``treatments`` of a wells table.
-
-    Returns
-    -------
-    rows : DataFrame
-        ``row`` of the table, from 0 and ascending, and the fields of each condition.
-    number_A : int32 array of shape (n_rows,)
+    fields : DataFrame
+        The fields of each treatment.
+    row_A : uint32 array of shape (n_treatments,)
+        Row of the well that has it, from 0 and ascending.
+    is_condition_A : bool array of shape (n_treatments,)
+        Whether it is a condition, not the background of others in its well.
+    number_A : int32 array of shape (n_treatments,)
         Perturbations of the well, without its background.
-    beside_A : bool array of shape (n_rows,)
+    beside_A : bool array of shape (n_treatments,)
         Whether the well has anything but soluble factors, so that these are background.
     """
-    each = _rows(treatments)
-    row_A = each["row"].to_numpy()
-    is_other_A = (each["kind"] != BACKGROUND_KIND).fill_null(value=False).to_numpy()
-    others_W = np.bincount(row_A[is_other_A], minlength=len(treatments))
+
+    fields: pl.DataFrame
+    row_A: NDArray[np.uint32]
+    is_condition_A: NDArray[np.bool_]
+    number_A: NDArray[np.int32]
+    beside_A: NDArray[np.bool_]
+
+
+def listed(treatments: pl.Series) -> Listed:
+    """List the treatments of a wells table, and tell conditions from backgrounds."""
+    n_W = treatments.list.len().fill_null(0).to_numpy()
+    row_A = np.repeat(np.arange(len(n_W), dtype=np.uint32), n_W)
+    fields = treatments.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
+    is_other_A = (fields["kind"] != BACKGROUND_KIND).fill_null(value=False).to_numpy()
+    others_W = np.bincount(row_A[is_other_A], minlength=len(n_W))
     beside_A = others_W[row_A] > 0
-    n_W = np.bincount(row_A, minlength=len(treatments))
     number_A = np.where(beside_A, others_W[row_A], n_W[row_A]).astype(np.int32)
-    stays_A = is_other_A | ~beside_A
-    if stays_A.all():
-        return each, number_A, beside_A
-    return each.filter(pl.Series(stays_A)), number_A[stays_A], beside_A[stays_A]
-
-
-def _rows(treatments: pl.Series) -> pl.DataFrame:
-    """List all treatments with the ``row`` that has them; a row without any is left out."""
-    return (
-        treatments.alias("treatments")
-        .to_frame()
-        .with_row_index("row")
-        .explode("treatments", empty_as_null=False, keep_nulls=False)
-        .unnest("treatments")
-    )
+    return Listed(fields, row_A, is_other_A | ~beside_A, number_A, beside_A)
 
 
 def map_type(screen: str, cell_type: str, kind: str, background: str) -> str:

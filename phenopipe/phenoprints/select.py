@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.formats.applied import Applied, Coded, Mask, Vocabulary
-from phenopipe.formats.funnels import COUNTED, funnel_row, read_funnel, write_funnel
+from phenopipe.formats.funnels import Census, funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.parts import Part, parts_of_file, prepared, table_writer
 from phenopipe.formats.pvalues import COMBINED
@@ -72,19 +72,27 @@ def alternatives(
         The choice, the counts of a funnel row without untestable wells, and
         ``noise_admitted``, the share of conditions kept if none of them did anything.
     """
+    # Wells with one target and the same have the same fate.
+    small, wells_W = applied.gathered(testable_W)
+    census = Census(applied)
     rows = []
     for evidence in get_args(Evidence):
         ranked = judgement.ranked(evidence, threshold)
         for rescue, levels in product(get_args(Rescue), LEVEL_CHOICES):
             choice: dict[str, Any] = {"rescue": rescue, "levels": levels}
             best_T = judgement.best(ranked, **choice)
-            kept_W = applied.wells_with(best_T < ranked.height) & testable_W
-            counts = funnel_row(5, "", applied, kept_W)
+            kept_W = small.wells_with(best_T < ranked.height) & (wells_W > 0)
             noise = judgement.noise_admitted(evidence, **choice, threshold=threshold)
             rows.append(
-                {"evidence": evidence, **choice, "threshold": threshold}
-                | {name: counts[name] for name in COUNTED}
-                | {"noise_admitted": noise}
+                {
+                    "evidence": evidence,
+                    **choice,
+                    "threshold": threshold,
+                    "images": int(small.images_W.sum(where=kept_W)),
+                    "wells": int(wells_W.sum(where=kept_W)),
+                    **census.count(small.targets_in(kept_W)),
+                    "noise_admitted": noise,
+                }
             )
     return rows
 
@@ -188,10 +196,10 @@ def select_file(
 
     applied = Applied.of(vocabulary, list(prepared(look, parts)))
     chosen = uncurated(applied) if combined is None else select_wells(applied, combined, knobs)
-    row = funnel_row(5, "phenoprints", applied, chosen.kept_W)
+    rows = funnel_rows(5, ["phenoprints"], applied, chosen.kept_W.view(np.uint8))
     untestable = applied.has_role(*UNTESTABLE_ROLES) & chosen.kept_W
     funnel = undersampled | {
-        "steps": [*undersampled["steps"], row],
+        "steps": [*undersampled["steps"], *rows],
         "untestable": int(np.count_nonzero(untestable)),
         "judged": combined is not None,
     }

@@ -74,5 +74,7 @@ def _conditions_of(
     owner_E = applied.owner_E[low:high] - first
     more_E = condition_T[applied.more_E[low:high]]
     new_E = known_W[owner_E] & (more_E != of_first_W[owner_E])
-    pairs = np.unique(np.stack([owner_E[new_E], more_E[new_E].astype(np.int64)]), axis=1)
-    return np.concatenate([of_first_W[known_W], pairs[1].astype(np.uint32)])
+    # A well counts once for a condition that it has twice.
+    n = np.int64(len(condition_T))
+    pair = np.unique(owner_E[new_E] * n + more_E[new_E])
+    return np.concatenate([of_first_W[known_W], (pair % n).astype(np.uint32)])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
 from phenopipe.formats.applied import Applied, Mask, Vocabulary
-from phenopipe.formats.funnels import funnel_row, write_funnel
+from phenopipe.formats.funnels import funnel_rows, write_funnel
 from phenopipe.formats.images import IMAGES
 from phenopipe.formats.parts import Part, parts_of_files, prepared, table_writer
 from phenopipe.formats.qc import QC_WELLS, is_flag
@@ -26,6 +26,7 @@ from phenopipe.undersample.config import WellsKnobs
 from phenopipe.undersample.replication import replicated_targets
 from phenopipe.undersample.survey import Survey, is_looked_at, survey
 
+STEPS = ("screened", "data quality", "metadata", "replication", "undersampling")
 # Wells to which nothing was done that could be replicated or not.
 UNTREATED_ROLES = ("negative_control", "empty")
 
@@ -68,20 +69,17 @@ def undersample_wells(
         min_wells=knobs.min_wells,
     )
     replicated_W = applied.wells_with(enough_T) | applied.has_role(*UNTREATED_ROLES)
-    replicated_W &= known_W
-    kept_W = replicated_W & drawn_W
-    left = {
-        "screened": np.ones_like(known_W),
-        "data quality": good_W,
-        "metadata": known_W,
-        "replication": replicated_W,
-        "undersampling": kept_W,
-    }
-    rows = [funnel_row(n, name, applied, mask) for n, (name, mask) in enumerate(left.items())]
+    # Each step sees what the one before left over, so that their number says which.
+    passed_W = np.ones(len(known_W), dtype=np.uint8)
+    left_W = np.ones_like(known_W)
+    for passes_W in (good_W, known_W, replicated_W, drawn_W):
+        left_W &= passes_W
+        passed_W += left_W
+    rows = funnel_rows(0, STEPS, applied, passed_W)
     flagged: Counter[str] = Counter()
     for one in every:
         flagged.update(one.flagged)
-    return kept_W, applied.images_W, {"steps": rows, "flagged": dict(sorted(flagged.items()))}
+    return left_W, applied.images_W, {"steps": rows, "flagged": dict(sorted(flagged.items()))}
 
 
 def undersample_files(

@@ -4,7 +4,7 @@ import pytest
 
 from phenopipe.errors import UserError
 from phenopipe.formats.applied import Applied, Vocabulary
-from phenopipe.formats.funnels import funnel_row, read_funnel, write_funnel
+from phenopipe.formats.funnels import funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.tables import write_json
 from phenopipe.formats.wells import TREATMENT
 
@@ -43,8 +43,8 @@ def test_conditions_genes_and_compounds_count_once():
     # A fifth well that does not count, whatever was applied to it.
     more = wells[:1].with_columns(well_id=pl.lit("e"), role=pl.lit("positive_control"))
     coded = vocabulary.code(pl.concat([wells, more]), np.array([2, 1, 0, 1, 9]))
-    chosen_W = np.array([True, True, True, True, False])
-    row = funnel_row(3, "replication", Applied.of(vocabulary, [coded]), chosen_W)
+    passed_W = np.array([1, 1, 1, 1, 0], np.uint8)
+    (row,) = funnel_rows(3, ["replication"], Applied.of(vocabulary, [coded]), passed_W)
     assert row == {
         "step": 3,
         "name": "replication",

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phenopipe.formats.applied import TARGET, Applied, Vocabulary
-from phenopipe.formats.funnels import funnel_row, read_funnel, write_funnel
+from phenopipe.formats.funnels import funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.tables import read_table, write_table
@@ -226,9 +226,9 @@ def run(tmp_path, combined, judges):
     wells = WELLS.with_columns(pl.lit(2, pl.Int32).alias(N_IMAGES))
     write_wells(tmp_path / "wells.parquet", wells, {})
     write_table(tmp_path / "p.parquet", combined, COMBINED, {"inputs": {"pvalues": judges}})
-    everything = np.ones(WELLS.height, bool)
-    row = funnel_row(4, "undersampling", applied_of(WELLS), everything)
-    write_funnel(tmp_path / "before.json", {"steps": [row], "flagged": {}}, {})
+    everything = np.ones(WELLS.height, np.uint8)
+    rows = funnel_rows(4, ["undersampling"], applied_of(WELLS), everything)
+    write_funnel(tmp_path / "before.json", {"steps": rows, "flagged": {}}, {})
     flags = ["--wells", str(tmp_path / "wells.parquet")]
     flags += ["--combined", str(tmp_path / "p.parquet")]
     flags += ["--undersampled", str(tmp_path / "before.json")]
