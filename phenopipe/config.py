@@ -361,6 +361,12 @@ def _check_knobs(config: WorkflowConfig) -> None:
         for step in steps:
             for names in _entries(config, stage, step):
                 config.knobs(stage, step, **names)
+    for name in config.probes:
+        wants_sites = (
+            getattr(config.knobs("probe", "blocks", task=name), "level", "") == "sites"
+        )
+        if wants_sites and not getattr(config.knobs("embed", "wells"), "sites", None):
+            raise UserError(f"probes.{name}.level: sites, wanted embed.wells.sites to be set")
 
 
 def _entries(config: WorkflowConfig, stage: str, step: str) -> list[Names]:

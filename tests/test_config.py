@@ -284,3 +284,13 @@ def test_shipped_tables_are_found_beside_the_snakefile():
     wiring = Wiring(load_config(changed(data="/nowhere")), ROOT)
     assert wiring.find("phenopipe/screen/anax.tsv") == str(ROOT / "phenopipe/screen/anax.tsv")
     assert wiring.find("mine.csv") == "/nowhere/mine.csv"
+
+
+def test_probes_of_sites_want_sites_to_be_kept():
+    raw = yaml.safe_load((ROOT / "tests" / "small.yaml").read_text())
+    load_config(raw)
+    del raw["embed"]
+    with pytest.raises(
+        UserError, match=r"probes\.sites\.level: sites, wanted embed\.wells\.sites"
+    ):
+        load_config(raw)

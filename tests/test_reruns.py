@@ -107,6 +107,15 @@ def test_every_configured_encoder_has_a_folder(work):
             assert {p.name for p in folder.iterdir()} >= {"model.safetensors", "config.json"}
 
 
+def test_sites_are_probed_where_embed_keeps_them(work):
+    told = json.loads((work / "results/probe/untrained/sites/best_block.json").read_text())
+    assert told["level"] == "sites" and told["label"] == "gene"
+    predictions = pl.read_parquet(work / "results/probe/untrained/sites/predictions.parquet")
+    of_last = predictions.filter(pl.col("block") == told["last_block"])
+    sites = of_last.group_by("well_id").agg(pl.col("site").sort())["site"].to_list()
+    assert sites == [[1, 2]] * len(sites) and told["n_test"] == 2 * len(sites)
+
+
 def training_of(scheduler, step):
     """The processes of a training that Snakemake runs."""
     found = []

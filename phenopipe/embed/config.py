@@ -79,6 +79,9 @@ class WellsKnobs(Knobs):
     """Leave the outer ring of a site's crops out (paper: 36 of 64)."""
     dtype: Literal["float32", "float16"] = "float32"
     """Numbers in the store; float16 halves it and refuses values beyond 65,504."""
+    sites: Literal["float32", "float16"] | None = None
+    """Numbers in which each site's embedding is kept beside its well's, for probes of sites;
+    null: wells alone."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the model. bfloat16 is faster where the hardware has it; how well its
     blocks agree with those of float32 is measured in docs/embedding.md."""

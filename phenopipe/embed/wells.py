@@ -1,10 +1,11 @@
 """Step ``wells``: embed every well of one experiment at every block, in one pass.
 
-Peak memory: the model, one pass, the crops that are read ahead, and 32 MB of the result;
-it grows neither with the sites nor with the wells of the experiment.
+Peak memory: the model, one pass, the crops that are read ahead, and 32 MB of the result, as
+much again where sites are kept; it grows neither with the sites nor with the wells of the
+experiment.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -35,6 +36,7 @@ def embed_wells(
     pixels: Any,  # noqa: ANN401 - a zarr array
     channels: Sequence[int],
     knobs: WellsKnobs,
+    keep: Callable[[NDArray[np.float64]], None] | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Average the embeddings of all crops of each well, at every kept block.
 
@@ -50,6 +52,8 @@ def embed_wells(
         Where the pixels hold each channel of the encoder.
     knobs : WellsKnobs
         Batch, and how sites are tiled.
+    keep : callable, optional
+        Is given the mean over each site's crops, in the order of ``sites_of``.
 
     Yields
     ------
@@ -86,6 +90,8 @@ def embed_wells(
     for row, sums in groupby(of_sites, key=itemgetter(0)):
         total_BD, n_sites = np.zeros(passes.kept.shape), 0
         for _, sum_BD in sums:
+            if keep is not None:
+                keep(sum_BD / len(corners))
             total_BD += sum_BD
             n_sites += 1
         yield row, total_BD / (n_sites * len(corners))
@@ -150,8 +156,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "crops_a_well": crops,
                 "trimmed": config.best_block is not None,
             },
+            site_rows=sites_of(wells, images).rows.tolist() if knobs.sites else None,
+            site_dtype=knobs.sites or knobs.dtype,
         ) as writer:
-            for row, x_BD in embed_wells(passes, wells, images, pixels, places, knobs):
+            keep = writer.sites.append if writer.sites is not None else None
+            for row, x_BD in embed_wells(passes, wells, images, pixels, places, knobs, keep):
                 writer.put(row, x_BD)
     print(
         f"{files.experiment}: {wells.height} wells on {device}, passes of {passes.batch} crops"

@@ -19,21 +19,25 @@ from phenopipe.formats.tables import Stamp
 # without the others, and a writer holds no more than one shard, of any encoder.
 SHARD_BYTES = 2**25
 HALF_MAX = float(np.finfo(np.float16).max)
+WELLS, SITES = "embedding", "site_embedding"
 
 
 class EmbeddingsWriter:
-    """Takes wells in their order and writes whenever a shard is full.
+    """Takes wells (or sites) in their order and writes whenever a shard is full.
 
     Parameters
     ----------
     array : zarr array of shape (n_wells, n_blocks, dim)
         Where they go.
+    sites : EmbeddingsWriter, optional
+        Takes the sites of these wells, where they are kept too.
     """
 
-    def __init__(self, array: zarr.Array) -> None:
+    def __init__(self, array: zarr.Array, sites: "EmbeddingsWriter | None" = None) -> None:
         self.array = array
+        self.sites = sites
         self.n_wells = array.shape[0]
-        self.first = 0
+        self.first = self.n_taken = 0
         self.digests: list[str] = []
         self._fresh()
 
@@ -54,6 +58,11 @@ class EmbeddingsWriter:
                 " set embed.wells.dtype to float32"
             )
         self.held_WBD[row - self.first] = x_BD
+        self.n_taken = row + 1
+
+    def append(self, x_BD: NDArray[np.floating]) -> None:
+        """Take the embedding of the next row."""
+        self.put(self.n_taken, x_BD)
 
     def flush(self) -> None:
         """Write the shard that is held and begin the next."""
@@ -97,31 +106,21 @@ def embeddings_writer(
     dtype: str,
     stamp: Stamp,
     attributes: Mapping[str, Any] | None = None,
+    site_rows: Sequence[int] | None = None,
+    site_dtype: str = "float32",
 ) -> Iterator[EmbeddingsWriter]:
     """Open a store for writing, well by well; it appears whole or not at all.
 
     What a killed writer left beside the path is removed. Parameters as in
-    :func:`write_embeddings`, which writes an array that lies in memory.
+    :func:`write_embeddings`, which writes an array that lies in memory; ``site_rows``, the row
+    of each site's well, opens a second array for sites (``writer.sites``) of ``site_dtype``.
     """
-    n_wells, n_blocks, dim = len(well_ids), len(block_numbers), max(block_dims)
+    n_blocks, dim = len(block_numbers), max(block_dims)
     assert n_blocks == len(block_dims)
-    rows = wells_a_shard(n_wells, n_blocks * dim * np.dtype(dtype).itemsize)
     clear_leftovers(path)
     with atomic(path) as temporary:
         group = zarr.create_group(store=str(temporary))
-        array = group.create_array(
-            "embedding",
-            shape=(n_wells, n_blocks, dim),
-            dtype=dtype,
-            chunks=(rows, 1, dim),
-            shards=(rows, n_blocks, dim),
-            compressors=None,
-            # Zeros too, so that a file which is not there is one which was lost.
-            config={"write_empty_chunks": True},
-        )
-        writer = EmbeddingsWriter(array)
-        yield writer
-        writer.finish()
+        writer = EmbeddingsWriter(_array(group, WELLS, (len(well_ids), n_blocks, dim), dtype))
         facts = {
             "well_id": list(well_ids),
             "blocks": [int(b) for b in block_numbers],
@@ -129,7 +128,33 @@ def embeddings_writer(
             **(attributes or {}),
             "stamp": dict(stamp),
         }
-        save_attributes(group, facts, writer.digests)
+        if site_rows is not None:
+            shape = (len(site_rows), n_blocks, dim)
+            writer.sites = EmbeddingsWriter(_array(group, SITES, shape, site_dtype))
+            facts["site_row"] = [int(row) for row in site_rows]
+        yield writer
+        writer.finish()
+        digests = writer.digests
+        if writer.sites is not None:
+            writer.sites.finish()
+            digests = digests + writer.sites.digests
+        save_attributes(group, facts, digests)
+
+
+def _array(group: zarr.Group, name: str, shape: tuple[int, int, int], dtype: str) -> zarr.Array:
+    """Create an array whose chunks are one block of some wells, and its shards all of them."""
+    n_rows, n_blocks, dim = shape
+    rows = wells_a_shard(n_rows, n_blocks * dim * np.dtype(dtype).itemsize)
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(rows, 1, dim),
+        shards=(rows, n_blocks, dim),
+        compressors=None,
+        # Zeros too, so that a file which is not there is one which was lost.
+        config={"write_empty_chunks": True},
+    )
 
 
 def write_embeddings(
@@ -183,22 +208,36 @@ def open_embeddings(path: Path) -> Any:  # noqa: ANN401 - a zarr group
         If the store is torn: its writer did not finish, or a part of it is gone.
     """
     store = open_store(path)
-    array = store["embedding"]
-    rows = (array.shards or array.chunks)[0]
-    for shard in range(-(-array.shape[0] // rows)):
-        # zarr would read zeros where a file is missing.
-        if not (path / "embedding" / "c" / str(shard) / "0" / "0").is_file():
+    for name in (WELLS, SITES) if "site_row" in store.attrs else (WELLS,):
+        if name not in store:
             raise UserError(f"{path}: a torn zarr store, delete it and rerun its rule")
+        array = store[name]
+        rows = (array.shards or array.chunks)[0]
+        for shard in range(-(-array.shape[0] // rows)):
+            # zarr would read zeros where a file is missing.
+            if not (path / name / "c" / str(shard) / "0" / "0").is_file():
+                raise UserError(f"{path}: a torn zarr store, delete it and rerun its rule")
     return store
 
 
-def read_block(path: Path, block: int | None = None) -> NDArray[np.floating]:
+def read_block(
+    path: Path, block: int | None = None, *, sites: bool = False
+) -> NDArray[np.floating]:
     """Read one block (the last if none is named) as an array of shape (n_wells, dim).
+
+    Parameters
+    ----------
+    path : Path
+        The store.
+    block : int, optional
+        Counted from 1.
+    sites : bool
+        Whether to read the embeddings of sites, (n_sites, dim), in place of the wells'.
 
     Raises
     ------
     UserError
-        If the store is torn or lacks the block.
+        If the store is torn, lacks the block, or keeps no sites.
     """
     store = open_embeddings(path)
     blocks = list(store.attrs["blocks"])
@@ -206,9 +245,12 @@ def read_block(path: Path, block: int | None = None) -> NDArray[np.floating]:
     if wanted not in blocks:
         raise UserError(f"{path}: no block {wanted}, found {blocks}")
     at = blocks.index(wanted)
-    array, dim = store["embedding"], store.attrs["block_dims"][at]
+    name = SITES if sites else WELLS
+    if sites:
+        read_site_wells(path)
+    array, dim = store[name], store.attrs["block_dims"][at]
     if is_plain(array):
-        return read_plain_block(path / "embedding", array, at)[:, :dim]
+        return read_plain_block(path / name, array, at)[:, :dim]
     return np.asarray(array[:, at, :dim])
 
 
@@ -217,8 +259,27 @@ def read_well_ids(path: Path) -> list[str]:
     return list(open_store(path).attrs["well_id"])
 
 
+def read_site_wells(path: Path) -> list[str]:
+    """Read the well of each site.
+
+    Raises
+    ------
+    UserError
+        If the store keeps no sites.
+    """
+    attributes = open_store(path).attrs
+    if "site_row" not in attributes:
+        raise UserError(
+            f"{path}: keeps no sites, wanted embed.wells.sites to be set for an encoder that"
+            " sees pixels"
+        )
+    wells = list(attributes["well_id"])
+    return [wells[row] for row in attributes["site_row"]]
+
+
 def read_attributes(path: Path) -> dict[str, Any]:
     """Read blocks, block_dims, stamp and the facts that the writer added."""
     attributes = dict(open_store(path).attrs)
     del attributes["well_id"]
+    attributes.pop("site_row", None)
     return attributes

@@ -1,4 +1,4 @@
-"""predictions.parquet of the probe stage: what the probe said of each test well."""
+"""predictions.parquet of the probe stage: what the probe said of each test well or site."""
 
 import polars as pl
 
@@ -11,9 +11,10 @@ PREDICTIONS = Schema(
         "task": (pl.String, "probe task"),
         "block": (pl.Int32, "the best block, and the last one where it is another"),
         "well_id": (pl.String, "test well"),
+        "site": (pl.Int32, "its site, from 1, in a probe of sites; null in one of wells"),
         "experiment": (pl.String, "its experiment"),
         "label": (pl.String, "true class"),
         "predicted": (pl.String, "predicted class"),
     },
-    unique=("block", "well_id"),
+    unique=("block", "well_id", "site"),
 )

@@ -112,6 +112,7 @@ def describe_best(sweep: Sweep, labelled: Labelled, knobs: BlocksKnobs) -> dict[
         },
         "other_half": choose_on_other_half(sweep, test, knobs),
         "label": knobs.label,
+        "level": knobs.level,
         "chance": 1 / n_classes,
         "n_classes": n_classes,
         "n_train": wells.height - test.height,
@@ -154,7 +155,7 @@ def pairs_across(wells: pl.DataFrame) -> list[list[str]]:
 
 def predictions_of(sweep: Sweep, wells: pl.DataFrame) -> pl.DataFrame:
     """What the probes of b* and of the last block said of each test well."""
-    test = wells.filter(~pl.col("is_train")).select("well_id", "experiment", "label")
+    test = wells.filter(~pl.col("is_train")).select("well_id", "site", "experiment", "label")
     return pl.concat(
         test.with_columns(
             block=pl.lit(sweep.blocks[at], dtype=pl.Int32),
@@ -191,7 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     wells = passing_wells(files.wells)
     groups = read_any(files.groups) if files.groups else None
     labelled = label_wells(wells, groups, knobs)
-    found, read, blocks, facts = open_features(files.embeddings, labelled.wells)
+    sites = knobs.level == "sites"
+    found, read, blocks, facts = open_features(files.embeddings, labelled.wells, sites=sites)
     labelled = Labelled(found, labelled.left_out, labelled.held_out)
     sweep = sweep_blocks(found, read, blocks, knobs)
     best = describe_best(sweep, labelled, knobs)

@@ -24,6 +24,9 @@ class BlocksKnobs(Knobs):
     """Experiments on which probes are fitted."""
     test: tuple[str, ...] = ()
     """Experiments on which they are judged, none of them among the former."""
+    level: Literal["wells", "sites"] = "wells"
+    """What is classified: wells, or each of their sites (embed.wells.sites keeps these).
+    Sites of one well stay together in every resample."""
     cell_type: str | None = None
     """Only wells of this cell type; all when left out."""
     background: str | None = None

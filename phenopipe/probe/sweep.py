@@ -101,7 +101,14 @@ def resample(
     """Balanced accuracies over resampled test wells, and over resampled experiments."""
     y_N = test["label"].to_numpy().astype(np.str_)
     rng = generator(knobs.seed, "probe", "bootstrap")
-    wells_BK = bootstrap_accuracies(y_N, predicted_KN, bootstraps=knobs.bootstraps, rng=rng)
+    if knobs.level == "sites":
+        # Sites of one well say nearly the same: they are drawn together.
+        well_N = test["well_id"].to_numpy().astype(np.str_)
+        wells_BK = bootstrap_accuracies_of_units(
+            y_N, predicted_KN, well_N, bootstraps=knobs.bootstraps, rng=rng
+        )
+    else:
+        wells_BK = bootstrap_accuracies(y_N, predicted_KN, bootstraps=knobs.bootstraps, rng=rng)
     experiment_N = test["experiment"].to_numpy().astype(np.str_)
     if len(set(experiment_N)) < 2:
         return wells_BK, None
@@ -124,7 +131,9 @@ def share_of_other(accuracy_BK: NDArray[np.float64] | None, best: int) -> float 
     return None if accuracy_BK is None else float((accuracy_BK.argmax(axis=1) != best).mean())
 
 
-def halve(test: pl.DataFrame, rng: np.random.Generator) -> tuple[NDArray[np.bool_], str]:
+def halve(
+    test: pl.DataFrame, rng: np.random.Generator, *, sites: bool = False
+) -> tuple[NDArray[np.bool_], str]:
     """Part the test wells in two halves, and tell by what.
 
     Parameters
@@ -133,6 +142,8 @@ def halve(test: pl.DataFrame, rng: np.random.Generator) -> tuple[NDArray[np.bool
         ``experiment, layout, label`` of the test wells.
     rng : Generator
         Source of randomness.
+    sites : bool
+        Whether rows are sites, of the wells ``well_id``.
 
     Returns
     -------
@@ -154,9 +165,13 @@ def halve(test: pl.DataFrame, rng: np.random.Generator) -> tuple[NDArray[np.bool
             size[side] += sizes[at]
             first += [names[at]] if side == 0 else []
         return test[unit].is_in(first).to_numpy(), unit
-    drawn = test.select("label", draw=pl.Series(rng.permutation(test.height)))
-    ranked = drawn.select(pl.col("draw").rank("ordinal").over("label"))
-    return (ranked.to_series() % 2 == 1).to_numpy(), "well"
+    keys = ["well_id"] if sites else ["index"]
+    wells = test.with_row_index().select(*keys, "label")
+    once = wells.unique(maintain_order=True)
+    once = once.with_columns(draw=pl.Series(rng.permutation(once.height)))
+    ranked = once.select(*keys, rank=pl.col("draw").rank("ordinal").over("label"))
+    both = wells.join(ranked, on=keys, maintain_order="left")
+    return (both["rank"] % 2 == 1).to_numpy(), "well"
 
 
 def choose_on_other_half(
@@ -176,7 +191,9 @@ def choose_on_other_half(
     together they are held against the last block on the same wells. Intervals hold the two
     choices fixed.
     """
-    is_first_N, unit = halve(test, generator(knobs.seed, "probe", "halves"))
+    is_first_N, unit = halve(
+        test, generator(knobs.seed, "probe", "halves"), sites=knobs.level == "sites"
+    )
     y_N = test["label"].to_numpy().astype(np.str_)
     chosen_N, halves = sweep.predicted_KN[-1].copy(), []
     for is_mine_N in (is_first_N, ~is_first_N):

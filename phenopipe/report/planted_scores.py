@@ -134,10 +134,11 @@ def _paired_rows(
     sides = [
         predictions.filter(
             pl.col("encoder") == row["encoder"], pl.col("block") == row["block"]
-        ).select("well_id", "label", "predicted")
+        ).select("well_id", "site", "label", "predicted")
         for row in (trained, untrained)
     ]
-    both = sides[0].join(sides[1], on=["well_id", "label"], suffix="_untrained").sort("well_id")
+    keys = ["well_id", "site", "label"]
+    both = sides[0].join(sides[1], on=keys, suffix="_untrained", nulls_equal=True).sort(keys)
     if both.is_empty():
         return []
     rng = generator(knobs.seed, "paired", task)

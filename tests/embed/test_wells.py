@@ -13,11 +13,16 @@ from phenopipe.embed.config import PrepareKnobs, WellsKnobs
 from phenopipe.embed.crops import crop_corners, cut_crops
 from phenopipe.embed.passes import Passes
 from phenopipe.embed.prepare import prepare_encoder
-from phenopipe.embed.reading import crops_a_well
+from phenopipe.embed.reading import crops_a_well, sites_of
 from phenopipe.embed.wells import channel_places, embed_wells, main
 from phenopipe.encoders.folder import save_encoder
 from phenopipe.errors import UserError
-from phenopipe.formats.embeddings import read_attributes, read_block, read_well_ids
+from phenopipe.formats.embeddings import (
+    read_attributes,
+    read_block,
+    read_site_wells,
+    read_well_ids,
+)
 from phenopipe.formats.images import IMAGES, write_images, write_pixels
 from phenopipe.formats.wells import COLUMNS, WELLS, write_wells
 
@@ -213,6 +218,33 @@ def test_step_writes_what_readers_expect(folder, tmp_path):
     assert read_well_ids(tmp_path / "e.zarr") == ["a", "b"]
     block = read_block(tmp_path / "e.zarr", 2)
     assert np.isfinite(block[0]).all() and np.isnan(block[1]).all()
+
+
+def test_kept_sites_have_their_wells_for_a_mean(encoder, screen):
+    wells, images, pixels = screen
+    kept = []
+    knobs = WellsKnobs(batch=5)
+    passes = Passes(encoder, knobs)
+    runs = embed_wells(passes, wells, images, pixels, [2, 0], knobs, kept.append)
+    found = dict(runs)
+    rows = sites_of(wells, images).rows
+    assert len(kept) == len(rows) > len(found)
+    for row, x_BD in found.items():
+        mean_BD = np.mean([kept[at] for at in np.flatnonzero(rows == row)], axis=0)
+        assert x_BD == pytest.approx(mean_BD, abs=1e-12)
+
+
+def test_step_keeps_sites_where_it_is_asked_to(folder, tmp_path):
+    main(command(folder, tmp_path / "wells.zarr"))
+    main([*command(folder, tmp_path / "sites.zarr"), "--sites=float32"])
+    sites = read_block(tmp_path / "sites.zarr", 2, sites=True)
+    assert read_site_wells(tmp_path / "sites.zarr") == ["a"]
+    assert np.array_equal(sites, read_block(tmp_path / "wells.zarr", 2)[:1])
+    for block in (1, 2, 3):
+        with_sites, alone = (
+            read_block(tmp_path / f"{n}.zarr", block) for n in ("sites", "wells")
+        )
+        assert np.array_equal(with_sites, alone, equal_nan=True)
 
 
 def test_sites_smaller_than_a_crop_give_one_line_and_no_store(folder, tmp_path):

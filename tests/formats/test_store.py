@@ -12,6 +12,7 @@ from phenopipe.formats.atomic import atomic
 from phenopipe.formats.embeddings import (
     embeddings_writer,
     read_block,
+    read_site_wells,
     read_well_ids,
     write_embeddings,
 )
@@ -120,3 +121,24 @@ def test_values_beyond_half_precision_are_refused(tmp_path):
     ):
         writer.put(0, np.full((2, 4), 7e4))
     assert not (tmp_path / "e").exists()
+
+
+def test_sites_are_kept_beside_wells_and_belong_to_a_whole_store(tmp_path, small_shards):
+    x, rows = values(7), [0, 0, 2, 2, 2, 9, 9]
+    write_embeddings(tmp_path / "without", values(), ids(), **FACTS)
+    with embeddings_writer(
+        tmp_path / "e", ids(), dtype="float32", site_rows=rows, site_dtype="float16", **FACTS
+    ) as writer:
+        for row, x_BD in enumerate(values()):
+            writer.put(row, x_BD)
+        for x_BD in x:
+            writer.sites.append(x_BD)
+    assert np.array_equal(read_block(tmp_path / "e", 2), values()[:, 1])
+    found = read_block(tmp_path / "e", 1, sites=True)
+    assert found.dtype == np.float16 and np.array_equal(found, x[:, 0, :3].astype(np.float16))
+    assert read_site_wells(tmp_path / "e") == [f"w{row}" for row in rows]
+    with pytest.raises(UserError, match=r"without: keeps no sites, wanted embed\.wells\.sites"):
+        read_block(tmp_path / "without", 1, sites=True)
+    shutil.rmtree(tmp_path / "e" / "site_embedding" / "c" / "0")
+    with pytest.raises(UserError, match="torn"):
+        read_block(tmp_path / "e")

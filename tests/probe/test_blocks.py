@@ -3,9 +3,10 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import zarr
 
 from phenopipe.errors import UserError
-from phenopipe.formats.embeddings import write_embeddings
+from phenopipe.formats.embeddings import embeddings_writer, read_well_ids, write_embeddings
 from phenopipe.formats.probes import PREDICTIONS
 from phenopipe.formats.qc import write_qc_wells
 from phenopipe.formats.results import RESULTS
@@ -108,6 +109,43 @@ def test_step_finds_the_planted_block_and_its_control_finds_nothing(folder):
     right = mine.with_columns(right=pl.col("label") == pl.col("predicted"))
     by_class = right.group_by("label").agg(pl.col("right").mean())
     assert by_class["right"].mean() == pytest.approx(best["accuracy"])
+
+
+def keep_sites(folder, n_sites):
+    """Write every well's embedding anew, each as so many equal sites."""
+    for name in ("e1", "e2", "e3"):
+        path = folder / f"{name}.zarr"
+        x_WBD = zarr.open(str(path), mode="r")["embedding"][:]
+        names = read_well_ids(path)
+        facts = {"block_numbers": [1, 2, 3, 4], "block_dims": [6, 6, 6, 4], "stamp": {}}
+        rows = [row for row in range(len(names)) for _ in range(n_sites)]
+        with embeddings_writer(path, names, dtype="float32", site_rows=rows, **facts) as writer:
+            for row in rows:
+                writer.sites.append(x_WBD[row])
+
+
+def test_sites_are_classified_and_stay_with_their_well(folder):
+    main(arguments(folder, bootstraps="400"))
+    wells = read_table(folder / "out/blocks.parquet", RESULTS)
+    with pytest.raises(UserError, match="keeps no sites"):
+        main(arguments(folder, level="sites"))
+    keep_sites(folder, 4)
+    main(arguments(folder, level="sites", bootstraps="400"))
+    sites = read_table(folder / "out/blocks.parquet", RESULTS)
+    best = read_json(folder / "out/best_block.json")
+    assert best["level"] == "sites" and best["n_test"] == 4 * 2 * 62
+
+    def ends(table):
+        rows = table.filter(metric="balanced_accuracy").sort("block")
+        assert rows["n"].n_unique() == 1
+        return rows["value"].to_numpy(), (rows["high"] - rows["low"]).to_numpy()
+
+    (accuracy, width), (of_sites, width_of_sites) = ends(wells), ends(sites)
+    # Four equal sites a well are no more evidence than the well: intervals stay as wide.
+    assert of_sites == pytest.approx(accuracy, abs=0.03)
+    assert width_of_sites[[0, 3]] == pytest.approx(width[[0, 3]], rel=0.25)
+    predictions = read_table(folder / "out/predictions.parquet", PREDICTIONS)
+    assert set(predictions["site"]) == {1, 2, 3, 4}
 
 
 def test_order_of_files_does_not_matter(folder):

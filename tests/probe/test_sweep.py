@@ -37,6 +37,16 @@ def test_technical_pairs_stay_in_one_half():
     assert all(n == 1 for n in sides.agg(pl.col("first").n_unique())["first"])
 
 
+def test_sites_of_one_well_stay_in_one_half():
+    test, rng = made_up(["e1"], ["l1"])
+    test = test.with_columns(well_id=pl.Series([f"w{at // 2}" for at in range(test.height)]))
+    test = test.with_columns(label=pl.col("label").first().over("well_id"))
+    is_first, unit = halve(test, rng, sites=True)
+    sides = test.with_columns(first=pl.Series(is_first)).group_by("well_id")
+    assert unit == "well" and 0 < is_first.sum() < test.height
+    assert all(n == 1 for n in sides.agg(pl.col("first").n_unique())["first"])
+
+
 def test_experiments_of_one_layout_are_parted_and_wells_of_one_experiment():
     test, rng = made_up(["e1", "e2", "e3"], ["l1"] * 3)
     is_first, unit = halve(test, rng)

@@ -231,6 +231,7 @@ def predicted(encoder, block, label_N, hits_N):
             "experiment": "one",
             "label": label_N,
             "predicted": np.where(hits_N, label_N, "wrong"),
+            "site": pl.Series([None] * len(label_N), dtype=pl.Int32),
         }
     )
 
