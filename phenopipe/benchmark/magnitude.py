@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from phenopipe.benchmark.config import MagnitudeKnobs
-from phenopipe.benchmark.treated import Floats, Treated, read_treated
+from phenopipe.benchmark.portions import (
+    WELLS_A_PORTION,
+    Load,
+    gather,
+    loads_of,
+    portions,
+    survey,
+)
+from phenopipe.benchmark.treated import Floats, Treated, TreatedFiles
 from phenopipe.errors import UserError
 from phenopipe.formats.arms import ARMS
 from phenopipe.formats.benchmarks import MAGNITUDES
@@ -136,13 +144,14 @@ class Controls:
         return null_K
 
 
-def magnitudes(treated: Treated, knobs: MagnitudeKnobs) -> pl.DataFrame:
+def magnitudes(treated: Treated | TreatedFiles, knobs: MagnitudeKnobs) -> pl.DataFrame:
     """Energy distance of every condition from the controls, with its null.
 
     Parameters
     ----------
-    treated : Treated
-        Wells that pass qc.
+    treated : Treated or TreatedFiles
+        Wells that pass qc: at hand, or on disk, where no more than a portion of them and
+        those of one file are held.
     knobs : MagnitudeKnobs
         The step's settings.
 
@@ -157,28 +166,27 @@ def magnitudes(treated: Treated, knobs: MagnitudeKnobs) -> pl.DataFrame:
     UserError
         If there are too few controls, or no condition has enough wells.
     """
-    controls = Controls(_draw_controls(treated, knobs))
+    loads = loads_of(treated)
+    controls = Controls(_draw_controls(loads, knobs))
     keys = list(GENE if knobs.level == "gene" else CONDITION)
-    treatments = treated.wells.with_row_index("at").filter(
-        pl.col("role").is_in(sorted({"perturbation", "positive_control"} - {knobs.controls}))
-        & pl.col(keys[1]).is_not_null()
-    )
-    gene = () if knobs.level == "gene" else (pl.col("gene").first(),)
-    table = treatments.group_by(keys).agg("at", *gene, n_wells=pl.len()).sort(keys)
+    roles = sorted({"perturbation", "positive_control"} - {knobs.controls})
+    enters = pl.col("role").is_in(roles) & pl.col(keys[1]).is_not_null()
+    listed = survey(loads, enters, keys)
+    table = listed.group_by(keys).agg(pl.exclude("n_wells").first(), pl.col("n_wells").sum())
     enough = table.filter(pl.col("n_wells") >= knobs.min_wells)
     if not enough.height:
         raise UserError(
             f"none of {table.height} conditions has {knobs.min_wells} wells, wanted some"
         )
     nulls = {n: _null(controls, n, knobs) for n in sorted(enough["n_wells"].unique())}
-    rows = [
-        _measure(controls, treated.x_WD[row.pop("at")], nulls[row["n_wells"]]) | row
-        for row in enough.iter_rows(named=True)
-    ]
+    measured = []
+    for portion in portions(listed, enough, keys, WELLS_A_PORTION):
+        gathered = gather(loads, enters, listed, portion, keys)
+        for row, x_ND in zip(portion.iter_rows(named=True), gathered, strict=True):
+            measured.append(row | _measure(controls, x_ND, nulls[row["n_wells"]]))
     schema = {name: dtype for name, (dtype, _) in MAGNITUDES.columns.items()}
-    return pl.DataFrame(
-        {name: [row.get(name) for row in rows] for name in schema}, schema=schema
-    )
+    columns = {name: [row.get(name) for row in measured] for name in schema}
+    return pl.DataFrame(columns, schema=schema).sort(keys)
 
 
 def _measure(
@@ -200,21 +208,31 @@ def _null(controls: Controls, n: int, knobs: MagnitudeKnobs) -> NDArray[np.float
     return controls.null(n, knobs.null_draws, generator(knobs.seed, "magnitude", n))
 
 
-def _draw_controls(treated: Treated, knobs: MagnitudeKnobs) -> Floats:
+def _draw_controls(loads: Sequence[Load], knobs: MagnitudeKnobs) -> Floats:
     """Embeddings of the control wells, a seeded choice of them where there are many."""
     is_control = pl.col("role") == knobs.controls
     if knobs.held_out_controls:
         is_control &= ~pl.col("fitted")
-    at_C = np.flatnonzero(treated.wells.select(is_control).to_series().to_numpy())
-    if len(at_C) < 2:
+    n_controls = [load().wells.filter(is_control).height for load in loads]
+    total = sum(n_controls)
+    if total < 2:
         held_out = " that no fit saw" if knobs.held_out_controls else ""
         raise UserError(
-            f"{len(at_C)} wells of role {knobs.controls!r}{held_out}, wanted at least 2"
+            f"{total} wells of role {knobs.controls!r}{held_out}, wanted at least 2"
         )
-    if len(at_C) > knobs.max_controls:
+    drawn_C = np.arange(total)
+    if total > knobs.max_controls:
         rng = generator(knobs.seed, "magnitude", "controls")
-        at_C = np.sort(rng.choice(at_C, knobs.max_controls, replace=False))
-    return treated.x_WD[at_C]
+        drawn_C = np.sort(rng.choice(drawn_C, knobs.max_controls, replace=False))
+    first, parts = 0, []
+    for load, n in zip(loads, n_controls, strict=True):
+        mine_C = drawn_C[(drawn_C >= first) & (drawn_C < first + n)] - first
+        first += n
+        if len(mine_C):
+            treated = load()
+            at_C = treated.wells.select(is_control).to_series().fill_null(value=False)
+            parts.append(treated.x_WD[np.flatnonzero(at_C.to_numpy())[mine_C]])
+    return np.concatenate(parts)
 
 
 def summarize_magnitudes(table: pl.DataFrame, knobs: MagnitudeKnobs) -> list[dict[str, Any]]:
@@ -255,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     arms = read_table(files.arms, ARMS) if files.arms else None
-    treated = read_treated(files.aligned, arms, knobs)
+    treated = TreatedFiles(files.aligned, arms, knobs)
     table = magnitudes(treated, knobs)
     results = tidy(
         summarize_magnitudes(table, knobs),

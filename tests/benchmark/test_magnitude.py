@@ -5,6 +5,7 @@ import pytest
 from phenopipe.benchmark import magnitude
 from phenopipe.benchmark.config import MagnitudeKnobs
 from phenopipe.benchmark.magnitude import Controls, distances, energy_distance, magnitudes, main
+from phenopipe.benchmark.treated import TreatedFiles, read_treated
 from phenopipe.errors import UserError
 from phenopipe.formats.benchmarks import MAGNITUDES
 from phenopipe.formats.results import RESULTS
@@ -151,6 +152,31 @@ def test_step_writes_mean_spread_and_null(tmp_path, screen):
     )
     assert value["share_below_0.01"] == 0.5
     assert value["energy_distance_null"] == pytest.approx(table["null"].mean())
+
+
+@pytest.mark.parametrize("level", ["condition", "gene"])
+def test_experiments_on_disk_give_what_wells_at_hand_give(tmp_path, level, monkeypatch):
+    rng = np.random.default_rng(6)
+    paths = []
+    for name, genes in (("e1", "ABC"), ("e2", "BCD"), ("e3", "DAE")):
+        wells = wells_of([*knockouts(genes, 2, 3), *[[]] * 15], experiment=name)
+        x_WD = rng.normal(size=(wells.height, 5))
+        paths.append(save_aligned(tmp_path / f"{name}.parquet", wells, x_WD))
+    knobs = MagnitudeKnobs(level=level, max_controls=30, null_draws=50)
+    at_hand = magnitudes(read_treated(paths, None, knobs), knobs)
+    read = []
+    files = TreatedFiles(paths[::-1], None, knobs)
+    monkeypatch.setattr(magnitude, "WELLS_A_PORTION", 7)
+    monkeypatch.setattr(
+        files, "read", lambda path, real=files.read: read.append(path) or real(path)
+    )
+    on_disk = magnitudes(files, knobs)
+    assert on_disk.drop("energy_distance").equals(at_hand.drop("energy_distance"))
+    assert on_disk["energy_distance"].to_numpy() == pytest.approx(
+        at_hand["energy_distance"].to_numpy(), rel=1e-12
+    )
+    assert at_hand["n_wells"].max() == (6 if level == "condition" else 12)
+    assert len(read) > 3 * len(paths)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e3])
