@@ -13,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.wells import CONDITION, ROLES, listed
+from phenopipe.formats.wells import CONDITION, KINDS, ROLES, listed
 
 TARGET = ("kind", "perturbation", "concentration_um", "gene")
 # Between the fields of a target where it is one text, and in place of an empty field.
@@ -98,6 +98,9 @@ class Vocabulary:
         fields = texts.str.split_exact(_BETWEEN, len(TARGET)).struct.unnest()
         if fields.to_series(len(TARGET)).is_not_null().any():
             raise UserError("a perturbation or gene has a control character (1F) in its name")
+        kinds = set(fields["field_0"].unique())
+        for kind in sorted(kinds - {*KINDS, _NOTHING}):
+            raise UserError(f"kind of perturbation {kind!r}, wanted {', '.join(KINDS)}")
         return fields.select(
             pl.col(f"field_{i}").replace(_NOTHING, None).alias(name)
             for i, name in enumerate(TARGET)

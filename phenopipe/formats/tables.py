@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic
@@ -140,12 +139,13 @@ def read_stamp(path: Path) -> dict[str, Any]:
     if path.suffix == ".json":
         return dict(_load(path).get(STAMP_KEY, {}))
     try:
-        metadata = pq.read_metadata(path).metadata or {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable parquet file ({error})") from None
-    if STAMP_KEY.encode() not in metadata:
+        metadata = pl.read_parquet_metadata(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: not a readable parquet file ({reason})") from None
+    if STAMP_KEY not in metadata:
         raise UserError(f"{path}: no phenopipe stamp, wanted a file that a rule made")
-    return dict(json.loads(metadata[STAMP_KEY.encode()]))
+    return dict(json.loads(metadata[STAMP_KEY]))
 
 
 def write_json(path: Path, content: Mapping[str, Any], stamp: Stamp) -> None:

@@ -20,7 +20,7 @@ from phenopipe.formats.images import IMAGES
 from phenopipe.formats.parts import Part, parts_of_files, prepared, table_writer
 from phenopipe.formats.qc import QC_WELLS, is_flag
 from phenopipe.formats.tables import Stamp, check_format
-from phenopipe.formats.wells import COUNTED_WELLS, N_IMAGES, check_words
+from phenopipe.formats.wells import COUNTED_WELLS, N_IMAGES
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.undersample.config import WellsKnobs
 from phenopipe.undersample.replication import replicated_targets
@@ -135,7 +135,6 @@ def undersample_files(
     written = {name: dtype for name, dtype in columns.items() if not is_flag(name)}
     with table_writer(kept, COUNTED_WELLS, {**written, N_IMAGES: pl.Int32()}, stamp) as write:
         for frame in prepared(choose, zip(parts, starts, strict=False)):
-            check_words(frame, kept)
             write(frame)
     return funnel
 
