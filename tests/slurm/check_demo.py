@@ -21,9 +21,10 @@ def made(folder):
 
 
 def finished(process, folder):
-    """Wait for a run, show its end if it failed."""
-    code = process.wait(timeout=900)
-    assert code == 0, (folder / "printed.txt").read_text()[-6000:]
+    """Wait for a run; if it failed, show its end and say where the rest is."""
+    code = process.wait(timeout=840)
+    told = (folder / "printed.txt").read_text()[-6000:]
+    assert code == 0, f"{told}\nexit code {code}; see {folder}/printed.txt and {folder}/logs"
 
 
 def test_two_nodes_make_what_one_machine_makes(cluster, copy, run):

@@ -27,6 +27,7 @@ STATE = Path("/var/tmp/phenopipe-slurm")
 # The executor takes every SLURM_* variable out of a job's environment, SLURM_CONF too, so
 # the file has to lie where SLURM looks for it.
 CONF = Path("/etc/slurm")
+FILES = ("slurm.conf", "gres.conf", "slurmdbd.conf")
 MARK = "# written by the tests of phenopipe"
 NODES = ("node1", "node2")
 PORT = 26817
@@ -110,13 +111,25 @@ def install(packages):
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
+    command = [*apt, "install", "-y", "--no-install-recommends", *missing]
     try:
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=env)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-        subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)
+        # A list that cannot be fetched may be of a repository that has none of these.
+        subprocess.run([*apt, "update"], env=env)
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
     finally:
         if ours:
             policy.unlink()
+    if done.returncode:
+        sys.exit(f"{done.stdout[-3000:]}{done.stderr[-3000:]}\nerror: {' '.join(command)}")
+
+
+def since(pid):
+    """When a process started, in ticks of the kernel: a number may be given out again."""
+    with contextlib.suppress(OSError):
+        # The name in brackets may have blanks.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return None
 
 
 def launch(name, *command):
@@ -129,9 +142,18 @@ def launch(name, *command):
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
+    write_down({**started(), name: [process.pid, since(process.pid)]})
+
+
+def started():
+    """Ids of the daemons and when they started, oldest first."""
     path = STATE / "pids.json"
-    pids = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**pids, name: process.pid}))
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_down(pids):
+    """Keep the ids of the daemons."""
+    (STATE / "pids.json").write_text(json.dumps(pids))
 
 
 def wait_for(what, seconds, *command):
@@ -145,9 +167,9 @@ def wait_for(what, seconds, *command):
 
 def configure(accounting):
     """Write the files of /etc/slurm."""
-    conf = CONF / "slurm.conf"
-    if conf.exists() and not conf.read_text().startswith(MARK):
-        sys.exit(f"error: {conf} is not of these tests; wanted a machine without a SLURM")
+    for conf in (CONF / name for name in FILES):
+        if conf.exists() and not conf.read_text().startswith(MARK):
+            sys.exit(f"error: {conf} is not of these tests; wanted a machine without a SLURM")
     facts = {"mark": MARK, "state": STATE, "host": socket.gethostname().split(".")[0]}
     nodes = "\n".join(
         f"NodeName={name} NodeHostname={facts['host']} NodeAddr=127.0.0.1 "
@@ -156,7 +178,9 @@ def configure(accounting):
     )
     told = ACCOUNTING.format(**facts, port=PORT + 2) if accounting else ""
     CONF.mkdir(exist_ok=True)
-    conf.write_text(SLURM_CONF.format(**facts, port=PORT, nodes=nodes, accounting=told))
+    (CONF / "slurm.conf").write_text(
+        SLURM_CONF.format(**facts, port=PORT, nodes=nodes, accounting=told)
+    )
     for number in range(GPUS):
         (STATE / f"gpu{number}").touch()
     gpus = f"{MARK}\nName=gpu File={STATE}/gpu[0-{GPUS - 1}]\n"
@@ -190,8 +214,9 @@ def start(accounting):
     """Bring up the cluster; a clean one each time."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         sys.exit("error: a SLURM for tests needs root on Debian or Ubuntu")
-    if STATE.exists():
-        stop()
+    # Where root's shell is not a login, daemons are not on its path.
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    stop()
     packages = ["munge", "slurm-wlm"]
     install(packages + (["slurmdbd", "mariadb-server"] if accounting else []))
     for name in ("log", "ctld", *(f"spool.{node}" for node in NODES)):
@@ -223,19 +248,18 @@ def tell():
 
 def end(name):
     """End one daemon by the id that it was started with."""
-    path = STATE / "pids.json"
-    pids = json.loads(path.read_text()) if path.exists() else {}
-    pid = pids.pop(name)
-    path.write_text(json.dumps(pids))
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        for _ in range(100):
+    pids = started()
+    pid, then = pids.pop(name)
+    write_down(pids)
+    for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
+        if since(pid) == then:
+            os.kill(pid, number)
+        until = time.monotonic() + seconds
+        while since(pid) == then and time.monotonic() < until:
             # A child of this process has to be waited for; of another one only looked for.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
-            os.kill(pid, 0)
-            time.sleep(0.2)
-        os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
 
 
 def restart(name, *command):
@@ -246,14 +270,16 @@ def restart(name, *command):
 
 def stop():
     """End what was started, newest first, and remove what was written."""
-    path = STATE / "pids.json"
-    if shutil.which("scancel") and path.exists():
+    pids = started()
+    if any(since(pid) == then for name, (pid, then) in pids.items() if name == "slurmctld"):
+        # Nodes that end before their jobs would leave them running.
         subprocess.run(["scancel", "--me"], capture_output=True, timeout=60)
-    for name in reversed(list(json.loads(path.read_text()) if path.exists() else {})):
+        with contextlib.suppress(SystemExit):
+            wait_for("an empty queue", 60, "bash", "-c", '[ -z "$(squeue -h)" ]')
+    for name in reversed(pids):
         end(name)
     # A slurm.conf without a slurmctld makes every start of Snakemake wait for ten seconds.
-    for name in ("slurm.conf", "gres.conf", "slurmdbd.conf"):
-        conf = CONF / name
+    for conf in (CONF / name for name in FILES):
         if conf.exists() and conf.read_text().startswith(MARK):
             conf.unlink()
     shutil.rmtree(STATE, ignore_errors=True)

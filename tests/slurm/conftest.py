@@ -1,8 +1,10 @@
 """A cluster for as long as the checks of this folder run, and copies of the workflow."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,17 +24,21 @@ def _load_cluster():
 
 
 @pytest.fixture(scope="session")
-def cluster():
+def cluster(request):
     """The commands of cluster.py, with a cluster up; PHENOPIPE_ACCOUNTING=0: without sacct."""
     module = _load_cluster()
+    # Whoever ends the tests early, a timeout of CI say, leaves no daemons behind.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    whole = False
     try:
         module.start(accounting=os.environ.get("PHENOPIPE_ACCOUNTING", "1") == "1")
         yield module
-    except BaseException:
-        module.tell()
-        raise
+        whole = not request.session.testsfailed
     finally:
+        if not whole:
+            module.tell()
         module.stop()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")
@@ -76,11 +82,22 @@ def run(environment):
     def start(folder, command, **more):
         log = (folder / "printed.txt").open("w")
         env = {**environment, "PYTHONPATH": str(folder), **more}
-        process = subprocess.Popen(command.split(), cwd=folder, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command.split(),
+            cwd=folder,
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         started.append(process)
         return process
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
+        # Its jobs on this machine are of its group.
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if process.poll() is None:
+                os.killpg(process.pid, number)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=30)
