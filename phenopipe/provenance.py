@@ -21,10 +21,11 @@ def source_digest(stage: str) -> str:
     while wanted:
         path = wanted.pop()
         found.add(path)
-        wanted |= {p for p in _imported(path) if p not in found and p.name != "config.py"}
+        imported = _read(path)[1]
+        wanted |= {p for p in imported if p not in found and p.name != "config.py"}
     digest = hashlib.sha256()
     for path in sorted(found):
-        digest.update(f"{path.relative_to(PACKAGE)}\n{_shape(path)}".encode())
+        digest.update(f"{path.relative_to(PACKAGE)}\n{_read(path)[0]}".encode())
     data = [p for p in (PACKAGE / stage).rglob("*") if p.is_file() and p.suffix not in _CODE]
     for path in sorted(data):
         digest.update(path.name.encode() + path.read_bytes())
@@ -35,23 +36,17 @@ _CODE = {".py", ".pyc"}
 
 
 @functools.cache
-def _shape(path: Path) -> str:
-    """Write a file's syntax tree without docstrings."""
+def _read(path: Path) -> tuple[str, frozenset[Path]]:
+    """Syntax tree of a file without docstrings, and the package's files that it imports."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, HAS_DOCSTRING):
             node.body = [s for s in node.body if not _is_docstring(s)]
-    return ast.dump(tree)
+    return ast.dump(tree), frozenset(_imported(tree))
 
 
-@functools.cache
-def _imported(path: Path) -> frozenset[Path]:
-    """List the files of this package that a file imports."""
-    return frozenset(_places(path))
-
-
-def _places(path: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imported(tree: ast.Module) -> Iterator[Path]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):

@@ -31,8 +31,11 @@ except UserError as error:
     sys.exit(f"error in the configuration: {error}")
 
 
-# Jobs write the digest of their code beside their results.
-os.environ[SOURCES] = json.dumps({stage: source_digest(stage) for stage in STEPS})
+# Jobs write the digest of their code beside their results. On a cluster every job starts a
+# Snakemake of its own, which has them from the one that scheduled it.
+if workflow.is_main_process or SOURCES not in os.environ:
+    os.environ[SOURCES] = json.dumps({stage: source_digest(stage) for stage in STEPS})
+DIGESTS = json.loads(os.environ[SOURCES])
 
 
 def knobs(stage, step):
@@ -42,7 +45,7 @@ def knobs(stage, step):
 
 def source(stage):
     """Digest of a stage's code, so that new code reruns its steps."""
-    return source_digest(stage)
+    return DIGESTS[stage]
 
 
 def memory(base):
