@@ -9,7 +9,7 @@ the same knobs for itself. ``seed`` at the top reaches every step that draws.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -106,6 +106,8 @@ class WorkflowConfig(BaseModel):
     """Seed of every random draw; a step's own ``seed`` goes before it."""
     data: str = "."
     """Folder that the paths of the user's tables start from."""
+    drop: tuple[Literal["images", "embeddings"], ...] = ()
+    """What is deleted once nothing needs it: images.zarr, stores of embeddings."""
     screens: dict[str, Screen]
     """What was screened."""
     encoders: dict[str, Encoder] = Field(default_factory=dict)

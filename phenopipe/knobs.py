@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from phenopipe import __version__
 from phenopipe.errors import UserError
-from phenopipe.formats.fingerprint import fingerprint
+from phenopipe.formats.fingerprint import fingerprint, size
 
 
 class Knobs(BaseModel):
@@ -199,6 +199,8 @@ def _record(started: float) -> None:
     record = {
         "stamp": stamp,
         "outputs": {str(p): fingerprint(p) for p in outputs if p.exists()},
+        # Outputs may be gone when their room is planned for.
+        "bytes": sum(size(p) for p in outputs),
         "source": json.loads(os.environ.get(SOURCES, "{}")).get(stamp["stage"]),
         "packages": {
             "python": platform.python_version(),

@@ -4,7 +4,7 @@
 
 Every flag goes to Snakemake, which is asked for a dry run. Hours are those of past jobs of
 the same step in this folder (``logs/benchmarks``) times the jobs to come, disk is what such
-jobs left behind; a step without a past says so and is left out of the sums.
+jobs made; a step without a past says so and is left out of the sums.
 """
 
 import argparse
@@ -76,6 +76,7 @@ def table(
     seconds: Mapping[str, float],
     sizes: Mapping[str, float],
     memory: Mapping[str, float],
+    here: float = 0.0,
 ) -> Iterator[str]:
     """Yield the lines of the plan and its sums."""
     head = ("step", "jobs", "CPU hours", "GPU hours", "disk GB", "memory GB", "why")
@@ -104,6 +105,8 @@ def table(
         yield "  ".join([*cells, row[6]]).rstrip()
     if unknown:
         yield f"{unknown} steps have no past here (?) and are not in the sums"
+    peak = here / 1e9 + sums[2]
+    yield f"peak disk {peak:.3f} GB: {here / 1e9:.3f} here, the rest to come; `drop` acts after"
 
 
 def dry_run(flags: Sequence[str]) -> str:
@@ -142,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.write("nothing to do\n")
         return
     run = Run(where(flags))
-    for line in table(planned, run.seconds(), run.bytes_made(), run.memory_mb()):
+    past = (run.seconds(), run.bytes_made(), run.memory_mb(), run.bytes_here())
+    for line in table(planned, *past):
         sys.stdout.write(f"{line}\n")
 
 

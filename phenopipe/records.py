@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from phenopipe.errors import UserError
-from phenopipe.formats.fingerprint import fingerprint
+from phenopipe.formats.fingerprint import fingerprint, size
 
 PROVENANCE = Path("logs", "provenance")
 BENCHMARKS = Path("logs", "benchmarks")
@@ -34,6 +34,7 @@ class Job:
     host: str | None = None
     job: str | None = None
     seconds: float | None = None
+    bytes: int = 0
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -52,6 +53,7 @@ class Job:
             host=record.get("host"),
             job=record.get("job"),
             seconds=record.get("seconds"),
+            bytes=record.get("bytes", 0),
         )
 
 
@@ -109,12 +111,17 @@ class Run:
         }
 
     def bytes_made(self) -> dict[str, float]:
-        """Mean size of what one job of each step has left on disk."""
+        """Mean size of what one job of each step made."""
         sizes: dict[str, list[int]] = {}
         for job in self.jobs:
-            size = sum(_size(self.folder / path) for path in job.outputs)
-            sizes.setdefault(job.step, []).append(size)
+            sizes.setdefault(job.step, []).append(job.bytes)
         return {step: mean(found) for step, found in sizes.items()}
+
+    def bytes_here(self) -> int:
+        """Size of what jobs made and what still lies there."""
+        return sum(
+            size(self.folder / path) for path in {p for j in self.jobs for p in j.outputs}
+        )
 
     @cached_property
     def _benchmarks(self) -> dict[str, list[dict[str, float]]]:
@@ -134,9 +141,3 @@ def _numbers(path: Path) -> Iterator[dict[str, float]]:
             yield {
                 k: float(v) if v not in (None, "", "-", "NA") else 0.0 for k, v in told.items()
             }
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())

@@ -58,6 +58,11 @@ def minutes(base):
     return lambda wildcards, input, attempt: round((base + 0.01 * _size_mb(input)) * attempt)
 
 
+def passing(kind, path):
+    """An output that Snakemake deletes after its last use, if the configuration says so."""
+    return temp(path) if kind in CONFIG.drop else path
+
+
 def _size_mb(paths):
     # Stores of pixels and embeddings are folders, read piece by piece: they don't count.
     return sum(os.path.getsize(path) for path in paths if os.path.isfile(path)) / 1e6

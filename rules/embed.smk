@@ -54,7 +54,9 @@ rule embed_wells:
         model="results/encoders/{encoder}/model.safetensors",
         config="results/encoders/{encoder}/config.json",
     output:
-        embeddings=directory("results/embed/{screen}/{encoder}/{experiment}.zarr"),
+        embeddings=passing(
+            "embeddings", directory("results/embed/{screen}/{encoder}/{experiment}.zarr")
+        ),
     log:
         "logs/embed/wells/{screen}/{encoder}/{experiment}.log",
     benchmark:
@@ -94,7 +96,9 @@ rule embed_profiles:
         wells="results/screen/{screen}/{experiment}/wells.parquet",
         profiles="results/screen/{screen}/{experiment}/profiles.parquet",
     output:
-        embeddings=directory("results/embed/{screen}/{encoder}/{experiment}.zarr"),
+        embeddings=passing(
+            "embeddings", directory("results/embed/{screen}/{encoder}/{experiment}.zarr")
+        ),
     log:
         "logs/embed/profiles/{screen}/{encoder}/{experiment}.log",
     benchmark:
@@ -128,7 +132,9 @@ rule embed_random:
     input:
         wells="results/screen/{screen}/{experiment}/wells.parquet",
     output:
-        embeddings=directory("results/embed/{screen}/{encoder}/{experiment}.zarr"),
+        embeddings=passing(
+            "embeddings", directory("results/embed/{screen}/{encoder}/{experiment}.zarr")
+        ),
     log:
         "logs/embed/random/{screen}/{encoder}/{experiment}.log",
     benchmark:

@@ -15,7 +15,7 @@ rule screen_simulate:
     output:
         wells="results/screen/{screen}/{experiment}/wells.parquet",
         images="results/screen/{screen}/{experiment}/images.parquet",
-        pixels=directory("results/screen/{screen}/{experiment}/images.zarr"),
+        pixels=passing("images", directory("results/screen/{screen}/{experiment}/images.zarr")),
         truth="results/screen/{screen}/{experiment}/truth.parquet",
     log:
         "logs/screen/simulate/{screen}/{experiment}.log",
@@ -53,7 +53,7 @@ rule screen_images:
     output:
         wells="results/screen/{screen}/{experiment}/wells.parquet",
         images="results/screen/{screen}/{experiment}/images.parquet",
-        pixels=directory("results/screen/{screen}/{experiment}/images.zarr"),
+        pixels=passing("images", directory("results/screen/{screen}/{experiment}/images.zarr")),
     log:
         "logs/screen/images/{screen}/{experiment}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""Fingerprints of files and folders: what the content is, never when it was written."""
+"""Fingerprints and sizes of files and folders: what they hold, never when it was written."""
 
 import hashlib
 import json
@@ -17,9 +17,18 @@ def fingerprint(path: Path) -> str:
         if stored:
             return str(stored)
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+    for file in _files(path):
         digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as handle:
             while block := handle.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:16]
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; 0 if there is none."""
+    return sum(file.stat().st_size for file in _files(path))
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())

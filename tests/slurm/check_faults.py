@@ -1,6 +1,5 @@
 """A run comes to its end whatever the cluster does to it in the middle."""
 
-import os
 import re
 import shutil
 import subprocess
