@@ -8,7 +8,7 @@ the same knobs for itself. ``seed`` at the top reaches every step that draws.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,8 +27,9 @@ from phenopipe.entries import (
     Probe,
     Screen,
     Settings,
-    read_sheet,
+    read_rows,
     refuse_unknown,
+    rows_left,
     shared_settings,
     told_apart,
 )
@@ -187,6 +188,9 @@ class WorkflowConfig(BaseModel):
                 if step == "recall":
                     own["sources"] = list(one_test.pairs)
                 return f"benchmarks.{names['benchmark']}.{step}", own
+            case "report", "page":
+                gone = [f"{s}/{e}" for s, one in self.screens.items() for e in one.without]
+                return "", {"left_out": gone}
             case "report", "tables":
                 return "", told_apart(self.encoders, self.report.get("tables", {}))
         return "", {}
@@ -220,13 +224,17 @@ class WorkflowConfig(BaseModel):
 
     def experiments(self, name: str) -> Mapping[str, Settings]:
         """Experiments of a screen and what each sets for itself."""
-        given = self.screens[name].experiments
-        return read_sheet(Path(self.data) / given) if isinstance(given, str) else given
+        return self._rows[name][0]
 
     def applied(self, name: str) -> Mapping[str, Settings]:
         """Later experiments of a screen, which only the target ``apply`` makes."""
-        given = self.screens[name].apply
-        return read_sheet(Path(self.data) / given) if isinstance(given, str) else given
+        return self._rows[name][1]
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[Mapping[str, Settings], Mapping[str, Settings]]]:
+        screens = self.screens.items()
+        data = self.data
+        return {n: (rows_left(n, one, data), read_rows(one.apply, data)) for n, one in screens}
 
 
 def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:

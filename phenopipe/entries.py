@@ -62,6 +62,9 @@ class Screen(Entry):
     apply: dict[str, Settings] | str = Field(default_factory=dict)
     """Experiments that came later, in the same form: ``snakemake apply`` takes them through
     finished encoders and transforms; nothing is trained, fitted or tested on them."""
+    without: tuple[str, ...] = ()
+    """Experiments to go on without, such as one whose images cannot be read; the report
+    names them."""
     tables: tuple[str, ...] = ()
     """The user's tables (sources images and profiles); an experiment may name its own."""
     genes: str | None = None
@@ -195,8 +198,19 @@ def shared_settings(kind: type[Knobs], settings: Settings) -> Settings:
     return {key: value for key, value in settings.items() if key in kind.model_fields}
 
 
-def read_sheet(path: Path) -> Mapping[str, Settings]:
-    """Read a sheet of experiments: each row's name, and what it sets for itself."""
+def rows_left(name: str, screen: Screen, data: str) -> Mapping[str, Settings]:
+    """Return the experiments of a screen but those that it goes on without."""
+    rows = read_rows(screen.experiments, data)
+    if unknown := set(screen.without) - set(rows):
+        raise UserError(f"screens.{name}.without: no experiments {sorted(unknown)}")
+    return {key: row for key, row in rows.items() if key not in screen.without}
+
+
+def read_rows(given: Mapping[str, Settings] | str, data: str) -> Mapping[str, Settings]:
+    """Return experiments and what each sets for itself, from a sheet if it is one."""
+    if not isinstance(given, str):
+        return given
+    path = Path(data) / given
     sheet = read_any(path)
     if "experiment" not in sheet.columns:
         raise UserError(f"{path}: no column 'experiment', wanted in a sheet of experiments")

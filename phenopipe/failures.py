@@ -119,6 +119,8 @@ def table(failures: Sequence[Failure], argv: Sequence[str]) -> Iterator[str]:
         yield f"    reason  {one.reason[:300]}"
         yield f"    log     {one.log}"
         yield f"    again   {again(argv, one.outputs[0])}"
+    yield ""
+    yield "To go on without an experiment, name it in `without` of its screen."
 
 
 def tell_failures(logs: Sequence[str]) -> None:

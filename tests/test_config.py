@@ -270,6 +270,17 @@ def test_a_sheet_serves_as_experiments(tmp_path):
     assert config.knobs("screen", "simulate", screen="s", experiment="e2").layout == "B"
 
 
+def test_a_screen_goes_on_without_an_experiment_and_the_page_says_so(tmp_path):
+    (tmp_path / "sheet.csv").write_text("experiment\nfirst\nsecond\n")
+    lab = {"source": "simulated", "experiments": "sheet.csv", "without": ["second"]}
+    raw = {"data": str(tmp_path), "screens": {"lab": lab}}
+    config = load_config(raw)
+    assert list(config.experiments("lab")) == ["first"]
+    assert config.knobs("report", "page").left_out == ("lab/second",)
+    with pytest.raises(UserError, match=r"screens.lab.without: no experiments \['third'\]"):
+        load_config({**raw, "screens": {"lab": {**lab, "without": ["third"]}}})
+
+
 def test_wiring_multiplies_names_out():
     wiring = Wiring(load_config(DEMO), ROOT)
     n_experiments = len(DEMO["screens"]["simulated"]["experiments"])

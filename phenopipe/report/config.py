@@ -22,6 +22,8 @@ class PageKnobs(Knobs):
     """Nearest, and most opposed, names kept for each row of a map."""
     map_rows: PositiveInt = 6000
     """Rows of a map that can be searched; further ones are left out, and counted."""
+    left_out: tuple[str, ...] = ()
+    """Experiments that the screens' ``without`` leaves out; filled in by the workflow."""
     max_mb: PositiveFloat = 6.0
     """Size of the page above which the step stops."""
     seed: int = 0

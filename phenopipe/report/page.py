@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    html = render_page(knobs.title, LEAD, build_sections(files, knobs))
+    gone = f" Made without {', '.join(knobs.left_out)}." if knobs.left_out else ""
+    html = render_page(knobs.title, LEAD + gone, build_sections(files, knobs))
     check_size(html, knobs.max_mb)
     with atomic(files.page) as part:
         part.write_text(html, encoding="utf-8")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 HERE = Path(__file__).parent
 # Less than a step of this rule takes with the Snakemake that starts it, more than half of it.
@@ -16,14 +17,6 @@ TIGHT_MB = 260
 def slurm(*command):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def finish(process, folder):
-    """Wait for a run that must succeed; what it printed."""
-    code = process.wait(timeout=840)
-    printed = (folder / "printed.txt").read_text()
-    assert code == 0, f"{printed[-6000:]}\nsee {folder}/printed.txt and {folder}/logs"
-    return printed
 
 
 def wait_for_a_job(process, folder):
@@ -46,14 +39,29 @@ def command_before(name, folder, text):
 
 @pytest.fixture
 def folder(cluster, copy):
-    return copy("faults", HERE / "training.yaml")
+    """A copy of the workflow whose jobs are not grouped."""
+    place = copy("faults", HERE / "training.yaml")
+    site = {"partition": "main", "first_check": 3, "groups": {}}
+    (place / "site.yaml").write_text(yaml.safe_dump(site))
+    return place
+
+
+@pytest.fixture
+def start(folder, run):
+    """Start the workflow up to qc on the cluster."""
+
+    def one(**more):
+        site = str(folder / "site.yaml")
+        return run(folder, "snakemake --profile slurm qc", PHENOPIPE_SITE=site, **more)
+
+    return one
 
 
 def made(folder):
     return (folder / "results" / "qc" / "simulated" / "a-1" / "wells.parquet").is_file()
 
 
-def test_a_job_beyond_its_memory_gets_more_the_second_time(folder, run):
+def test_a_job_beyond_its_memory_gets_more_the_second_time(folder, start, finish):
     rules = folder / "rules" / "screen.smk"
     text, count = re.subn(
         r"(rule screen_simulate:.*?mem_mb=memory\()\d+",
@@ -64,7 +72,7 @@ def test_a_job_beyond_its_memory_gets_more_the_second_time(folder, run):
     )
     assert count == 1
     rules.write_text(text)
-    printed = finish(run(folder, "snakemake --profile slurm qc"), folder)
+    printed = finish(start(), folder)
     jobs = re.findall(r"SLURM jobid (\d+) \(log: \S*/rule_screen_simulate/", printed)
     ask = ("sacct", "-X", "-n", "-P", "-j", ",".join(jobs), "-o", "state,reqmem")
     states = [row.split("|") for row in slurm(*ask).splitlines()]
@@ -73,8 +81,8 @@ def test_a_job_beyond_its_memory_gets_more_the_second_time(folder, run):
     assert made(folder)
 
 
-def test_a_restart_of_the_controller_is_waited_for(cluster, folder, run):
-    process = run(folder, "snakemake --profile slurm qc")
+def test_a_restart_of_the_controller_is_waited_for(cluster, folder, start, finish):
+    process = start()
     wait_for_a_job(process, folder)
     cluster.end("slurmctld")
     time.sleep(15)
@@ -85,21 +93,21 @@ def test_a_restart_of_the_controller_is_waited_for(cluster, folder, run):
     assert made(folder)
 
 
-def test_a_slow_sacct_is_waited_for(folder, run, environment):
+def test_a_slow_sacct_is_waited_for(folder, start, finish, environment):
     real = shutil.which("sacct")
     slow = command_before("sacct", folder, f'sleep 25\nexec {real} "$@"')
     path = f"{slow}:{environment['PATH']}"
-    printed = finish(run(folder, "snakemake --profile slurm qc", PATH=path), folder)
+    printed = finish(start(PATH=path), folder)
     calls = (folder / "sacct.called").read_text().count("\n")
     print("sacct slow:", calls, "calls")
     assert calls and "Trying to restart" not in printed
     assert made(folder)
 
 
-def test_without_sacct_squeue_is_asked(folder, run, environment):
+def test_without_sacct_squeue_is_asked(folder, start, finish, environment):
     absent = command_before("sacct", folder, "exit 127")
     more = {"PATH": f"{absent}:{environment['PATH']}", "PHENOPIPE_STATUS": "squeue"}
-    printed = finish(run(folder, "snakemake --profile slurm qc", **more), folder)
+    printed = finish(start(**more), folder)
     assert not (folder / "sacct.called").exists()
     assert "Trying to restart" not in printed
     assert made(folder)

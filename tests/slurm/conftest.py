@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Above 1 on a machine that has other work: by how much longer to wait for a run.
+PATIENCE = float(os.environ.get("PHENOPIPE_PATIENCE", "1"))
 
 
 def _load_cluster():
@@ -101,3 +103,17 @@ def run(environment):
                 os.killpg(process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def finish():
+    """Wait for a run that must end well; what it printed."""
+
+    def wait(process, folder):
+        code = process.wait(timeout=840 * PATIENCE)
+        printed = (folder / "printed.txt").read_text()
+        where = f"see {folder}/printed.txt and {folder}/logs"
+        assert code == 0, f"{printed[-6000:]}\nexit code {code}; {where}"
+        return printed
+
+    return wait
