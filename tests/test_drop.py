@@ -29,14 +29,8 @@ CONFIG = {
         }
     },
     "encoders": {"pixels": {"kind": "pixels", "crop": 32}},
-    "manifests": {
-        "chosen": {
-            "screens": ["simulated"],
-            "judges": ["pixels"],
-            "undersample": {"min_experiments": 1, "min_wells": 1},
-        }
-    },
-    "consistency": {"pvalues": {"n_null": 50}},
+    # Says what the encoder is used on.
+    "manifests": {"chosen": {"screens": ["simulated"], "judges": ["pixels"]}},
 }
 
 
@@ -53,7 +47,7 @@ def snakemake(folder, config, *flags):
 @pytest.mark.workflow
 def test_stores_go_and_all_else_is_the_same(tmp_path):
     kept, dropped = tmp_path / "kept", tmp_path / "dropped"
-    target = "results/phenoprints/chosen/manifest.parquet"
+    target = "results/align/simulated/pixels/a-1/moments.npz"
     for folder, drop in ((kept, []), (dropped, ["images", "embeddings"])):
         folder.mkdir()
         snakemake(folder, {**CONFIG, "drop": drop}, target)
