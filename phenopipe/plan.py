@@ -106,7 +106,7 @@ def table(
     if unknown:
         yield f"{unknown} steps have no past here (?) and are not in the sums"
     peak = here / 1e9 + sums[2]
-    yield f"peak disk {peak:.3f} GB: {here / 1e9:.3f} here, the rest to come; `drop` acts after"
+    yield f"peak disk {peak:.3f} GB: {here / 1e9:.3f} here, the rest to come"
 
 
 def dry_run(flags: Sequence[str]) -> str:
