@@ -8,7 +8,6 @@ the same knobs for itself. ``seed`` at the top reaches every step that draws.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -224,17 +223,11 @@ class WorkflowConfig(BaseModel):
 
     def experiments(self, name: str) -> Mapping[str, Settings]:
         """Experiments of a screen and what each sets for itself."""
-        return self._rows[name][0]
+        return rows_left(name, self.screens[name], self.data)
 
     def applied(self, name: str) -> Mapping[str, Settings]:
         """Later experiments of a screen, which only the target ``apply`` makes."""
-        return self._rows[name][1]
-
-    @cached_property
-    def _rows(self) -> dict[str, tuple[Mapping[str, Settings], Mapping[str, Settings]]]:
-        screens = self.screens.items()
-        data = self.data
-        return {n: (rows_left(n, one, data), read_rows(one.apply, data)) for n, one in screens}
+        return read_rows(self.screens[name].apply, self.data)
 
 
 def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:

@@ -5,6 +5,7 @@ keys; ``phenopipe/config.py`` checks those against the step's knobs class.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,6 +202,8 @@ def shared_settings(kind: type[Knobs], settings: Settings) -> Settings:
 def rows_left(name: str, screen: Screen, data: str) -> Mapping[str, Settings]:
     """Return the experiments of a screen but those that it goes on without."""
     rows = read_rows(screen.experiments, data)
+    if not screen.without:
+        return rows
     if unknown := set(screen.without) - set(rows):
         raise UserError(f"screens.{name}.without: no experiments {sorted(unknown)}")
     return {key: row for key, row in rows.items() if key not in screen.without}
@@ -208,9 +211,12 @@ def rows_left(name: str, screen: Screen, data: str) -> Mapping[str, Settings]:
 
 def read_rows(given: Mapping[str, Settings] | str, data: str) -> Mapping[str, Settings]:
     """Return experiments and what each sets for itself, from a sheet if it is one."""
-    if not isinstance(given, str):
-        return given
-    path = Path(data) / given
+    return _read_sheet(Path(data) / given) if isinstance(given, str) else given
+
+
+@cache
+def _read_sheet(path: Path) -> Mapping[str, Settings]:
+    # Once: every job of an experiment asks for its row.
     sheet = read_any(path)
     if "experiment" not in sheet.columns:
         raise UserError(f"{path}: no column 'experiment', wanted in a sheet of experiments")

@@ -20,12 +20,14 @@ import psutil
 
 from phenopipe.errors import UserError
 from phenopipe.knobs import run_step
-from phenopipe.pretrain.nodes import WITHIN, nodes_asked, rendezvous, start_steps
+from phenopipe.pretrain.nodes import DEAF, WITHIN, nodes_asked, rendezvous, start_steps
 
 # Exit code of a training that saved its state because a signal told it to stop: run it again.
 EXIT_REQUEUE = 85
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 ASKED = "PHENOPIPE_PROCESSES"
+# Seconds after which processes that were still starting are told again.
+AGAIN = 1.0
 # From the system's headers: the signal that a process gets when its parent ends.
 PR_SET_PDEATHSIG = 1
 
@@ -111,11 +113,17 @@ def start(processes: int, nodes: int = 0) -> int:
     )
     for one in STOPPING:
         signal.signal(one, _pass_on)
+    signal.signal(signal.SIGALRM, lambda *_: _pass_on(signal.SIGUSR1, None))
     try:
-        elastic_launch(config, sys.executable)("-m", _module(), *sys.argv[1:])
+        # A handler of ours is not inherited: without deafness they would die of the signal.
+        elastic_launch(config, DEAF[0])(
+            *DEAF[1:], sys.executable, "-m", _module(), *sys.argv[1:]
+        )
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
         return EXIT_REQUEUE if EXIT_REQUEUE in codes else 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
 
 
@@ -126,6 +134,9 @@ def _module() -> str:
 
 
 def _pass_on(number: int, _: FrameType | None) -> None:
+    """Tell the processes; those that do not listen yet are told again until they do."""
+    if number == signal.SIGUSR1:
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(number)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from phenopipe.errors import UserError
@@ -55,6 +56,32 @@ def test_command_starts_two_processes_that_stop_when_it_is_told_to(screen, tmp_p
     assert len(list(state.glob("*.safetensors"))) == 2
     done = int(state.name.removeprefix("update-"))
     assert 3 <= done < 3000
+
+
+def test_a_signal_while_processes_start_ends_none_and_is_not_lost(screen, tmp_path):
+    flags = command(screen, tmp_path, updates=3000, checkpoint_every=1000)
+    environment = {**os.environ, "PHENOPIPE_PROCESSES": "2"}
+    with (tmp_path / "log").open("w") as log:
+        training = subprocess.Popen(
+            [sys.executable, "-m", "phenopipe.pretrain.mae", *flags],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    launcher = psutil.Process(training.pid)
+
+    def starting():
+        # Once they are Python, they are deaf by then and do not listen for seconds.
+        return [p for p in launcher.children() if "phenopipe.pretrain.mae" in p.cmdline()[:3]]
+
+    while len(starting()) < 2:
+        assert training.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.01)
+    # As SLURM does it: everyone in the step.
+    for process in (*starting(), launcher):
+        process.send_signal(signal.SIGUSR1)
+    assert training.wait() == EXIT_REQUEUE, (tmp_path / "log").read_text()
+    assert len(list((tmp_path / "states").glob("*/update-*"))) == 1
 
 
 def test_mistake_is_told_by_the_first_process_alone(monkeypatch):
