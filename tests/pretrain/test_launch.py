@@ -32,17 +32,21 @@ def test_processes_are_asked_for_by_the_environment(monkeypatch):
     assert processes_asked() == 3
 
 
-def test_command_starts_two_processes_that_stop_when_it_is_told_to(screen, tmp_path):
-    flags = command(screen, tmp_path, updates=3000, checkpoint_every=1000)
-    rows = tmp_path / "states"
-    environment = {**os.environ, "PHENOPIPE_PROCESSES": "2"}
-    with (tmp_path / "log").open("w") as log:
-        training = subprocess.Popen(
+def two_processes(screen, folder):
+    """A training of two processes as its command starts it, long enough to be told to stop."""
+    flags = command(screen, folder, updates=3000, checkpoint_every=1000)
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
             [sys.executable, "-m", "phenopipe.pretrain.mae", *flags],
-            env=environment,
+            env={**os.environ, "PHENOPIPE_PROCESSES": "2"},
             stdout=log,
             stderr=log,
         )
+
+
+def test_command_starts_two_processes_that_stop_when_it_is_told_to(screen, tmp_path):
+    rows = tmp_path / "states"
+    training = two_processes(screen, tmp_path)
     while not [p for p in rows.glob("*/history.jsonl") if p.read_text().count("\n") >= 3]:
         assert training.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.02)
@@ -59,15 +63,7 @@ def test_command_starts_two_processes_that_stop_when_it_is_told_to(screen, tmp_p
 
 
 def test_a_signal_while_processes_start_ends_none_and_is_not_lost(screen, tmp_path):
-    flags = command(screen, tmp_path, updates=3000, checkpoint_every=1000)
-    environment = {**os.environ, "PHENOPIPE_PROCESSES": "2"}
-    with (tmp_path / "log").open("w") as log:
-        training = subprocess.Popen(
-            [sys.executable, "-m", "phenopipe.pretrain.mae", *flags],
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
+    training = two_processes(screen, tmp_path)
     launcher = psutil.Process(training.pid)
 
     def starting():
