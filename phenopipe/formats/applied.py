@@ -6,6 +6,7 @@ numbered from 0 in the order in which their tables come.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ _BETWEEN, _NOTHING = "\x1f", "\x1e"
 # Number of the target of a well that has none, while their number is not known.
 _NONE = np.uint32(2**32 - 1)
 # Wells that are counted at once: numpy counts in numbers of eight bytes.
-STRETCH = 4_000_000
+_STRETCH = 4_000_000
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.unsignedinteger[Any]]
 
@@ -198,15 +199,7 @@ class Applied:
         n = self.targets.height
         several_W = np.zeros(len(self.first_W), dtype=bool)
         several_W[self.owner_E] = True
-        wells_T = np.zeros(n + 1, dtype=np.int64)
-        images_T = np.zeros(n + 1, dtype=np.int64)
-        for start in range(0, len(self.first_W), STRETCH):
-            rows = slice(start, start + STRETCH)
-            alone = chosen_W[rows] & ~several_W[rows]
-            first = self.first_W[rows][alone]
-            wells_T += np.bincount(first, minlength=n + 1)
-            images = np.bincount(first, weights=self.images_W[rows][alone], minlength=n + 1)
-            images_T += images.astype(np.int64)
+        wells_T, images_T = self.tallied(self.first_W, n + 1, chosen_W & ~several_W)
         several_W &= chosen_W
         stays_E = several_W[self.owner_E]
         number_W = np.cumsum(several_W) - 1 + n
@@ -221,6 +214,30 @@ class Applied:
         ones = np.ones(int(several_W.sum()), dtype=np.int64)
         return each, np.concatenate([wells_T[:-1], ones])
 
+    def tallied(
+        self, number_W: Counts, size: int, chosen_W: Mask | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Count the wells, and their images, that have each number below ``size``.
+
+        Parameters
+        ----------
+        number_W : unsigned array of shape (n_wells,)
+            A number of each well.
+        size : int
+            One more than the largest number.
+        chosen_W : bool array of shape (n_wells,), optional
+            Wells that count; all if left out.
+        """
+        wells_N, images_N = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        for start in range(0, len(number_W), _STRETCH):
+            rows = slice(start, start + _STRETCH)
+            which = slice(None) if chosen_W is None else chosen_W[rows]
+            number, images = number_W[rows][which], self.images_W[rows][which]
+            wells_N += np.bincount(number, minlength=size)
+            images_N += np.bincount(number, weights=images, minlength=size).astype(np.int64)
+        return wells_N, images_N
+
+    @cached_property
     def conditions(self) -> tuple[NDArray[np.uint32], int]:
         """Number the conditions: of each target, and how many there are."""
         numbers = self.targets.select(CONDITION).unique().with_row_index("condition")

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.applied import STRETCH, Applied, Mask
+from phenopipe.formats.applied import Applied, Mask
 from phenopipe.formats.tables import Stamp, read_json, write_json
 from phenopipe.formats.wells import ROLES
 
@@ -30,7 +30,7 @@ class Census:
         kind, perturbation, gene = (
             applied.targets[name] for name in ("kind", "perturbation", "gene")
         )
-        of_condition_T, _ = applied.conditions()
+        of_condition_T, _ = applied.conditions
         genetic = kind.is_in(GENETIC_KINDS)
         self._numbers = {
             "conditions": of_condition_T.astype(np.int64),
@@ -78,15 +78,10 @@ def funnel_rows(
         ``roles``, the wells of each role. Conditions, genes and compounds count once
         however many wells have them.
     """
-    n = len(names) + 1
-    wells_PR = np.zeros((n, len(ROLES)), dtype=np.int64)
-    images_P = np.zeros(n, dtype=np.int64)
-    for start in range(0, len(passed_W), STRETCH):
-        rows = slice(start, start + STRETCH)
-        place = passed_W[rows] * np.uint8(len(ROLES)) + applied.role_W[rows]
-        wells_PR += np.bincount(place, minlength=wells_PR.size).reshape(wells_PR.shape)
-        images = np.bincount(passed_W[rows], weights=applied.images_W[rows], minlength=n)
-        images_P += images.astype(np.int64)
+    shape = (len(names) + 1, len(ROLES))
+    place_W = passed_W * np.uint8(len(ROLES)) + applied.role_W
+    tallies = applied.tallied(place_W, shape[0] * shape[1])
+    wells_PR, images_PR = (tally.reshape(shape) for tally in tallies)
     most_T = applied.most_of_targets(passed_W)
     census = Census(applied)
     found = []
@@ -96,7 +91,7 @@ def funnel_rows(
             {
                 "step": first + k - 1,
                 "name": name,
-                "images": int(images_P[k:].sum()),
+                "images": int(images_PR[k:].sum()),
                 "wells": sum(roles.values()),
                 **census.count(most_T >= k),
                 "roles": {role: roles[role] for role in sorted(roles) if roles[role]},

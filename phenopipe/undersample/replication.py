@@ -38,7 +38,7 @@ def replicated_targets(
     -----
     Paper A.1 step 3. A well with several perturbations counts for each of its conditions.
     """
-    condition_T, n = applied.conditions()
+    condition_T, n = applied.conditions
     condition_T = np.append(condition_T, np.uint32(n))
     wells_C = np.zeros(n + 1, dtype=np.int64)
     experiments_C = np.zeros(n + 1, dtype=np.int32)
