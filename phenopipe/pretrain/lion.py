@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import timm.optim
 import torch
 from timm.optim.lion import lion
@@ -23,11 +24,16 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 # Fused multiply-add where torch's kernels have it; contraction elsewhere would round otherwise.
+# One core waits for memory, and its own prefetching stops at the end of every page.
 SOURCE = """
 #include <math.h>
 #include <stddef.h>
-void lion(float *restrict weight, const float *restrict gradient, float *restrict momentum,
-          ptrdiff_t n, float keep, float rate, float share, float next) {
+enum { LINE = 16, AHEAD = 32 * LINE };
+struct piece { float *weight; const float *gradient; float *momentum; ptrdiff_t n; };
+
+static inline void move(float *restrict weight, const float *restrict gradient,
+                        float *restrict momentum, ptrdiff_t n,
+                        float keep, float rate, float share, float next) {
     for (ptrdiff_t i = 0; i < n; i++) {
         float moved = gradient[i] - momentum[i];
         float update = fmaf(share, moved, momentum[i]);
@@ -36,11 +42,27 @@ void lion(float *restrict weight, const float *restrict gradient, float *restric
         momentum[i] = fmaf(next, moved, momentum[i]);
     }
 }
+
+void lion(const struct piece *pieces, ptrdiff_t count,
+          float keep, float rate, float share, float next) {
+    for (const struct piece *at = pieces; at < pieces + count; at++) {
+        ptrdiff_t i = 0;
+        for (; i + LINE <= at->n; i += LINE) {
+            __builtin_prefetch(at->weight + i + AHEAD);
+            __builtin_prefetch(at->gradient + i + AHEAD);
+            __builtin_prefetch(at->momentum + i + AHEAD);
+            move(at->weight + i, at->gradient + i, at->momentum + i, LINE,
+                 keep, rate, share, next);
+        }
+        move(at->weight + i, at->gradient + i, at->momentum + i, at->n - i,
+             keep, rate, share, next);
+    }
+}
 """
 FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC")
 # Smaller models would wait longer for the compiler than it saves.
 NATIVE_FROM = 1_000_000
-# Numbers a thread takes at a time.
+# Numbers of one tensor that a thread takes at a time.
 PIECE = 1 << 18
 
 Kernel = Callable[..., None]
@@ -87,21 +109,24 @@ class Lion(timm.optim.Lion):  # type: ignore[misc]
         """Make one update."""
         assert closure is None, "gradients are computed before"
         for group in self.param_groups:
-            pieces = list(self._pieces(group["params"]))
             beta1, beta2 = group["betas"]
             settings = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
             settings |= {"beta1": beta1, "beta2": beta2}
-            native = [piece for piece in pieces if _is_plain(piece)]
+            plain: list[Piece] = []
+            others: list[Piece] = []
+            for piece in self._pieces(group["params"]):
+                (plain if _is_plain(piece) else others).append(piece)
             kernel = None
-            if sum(piece.weight.numel() for piece in native) >= NATIVE_FROM:
+            if sum(piece.weight.numel() for piece in plain) >= NATIVE_FROM:
                 kernel = compile_kernel()
-            if kernel is not None:
-                update_natively(kernel, native, **settings)
-                pieces = [piece for piece in pieces if not _is_plain(piece)]
-            if not pieces:
+            if kernel is None:
+                others += plain
+            else:
+                update_natively(kernel, plain, **settings)
+            if not others:
                 continue
-            lists = [[*part] for part in zip(*pieces, strict=True)]
-            if self.compiled and pieces[0].weight.is_cuda:
+            lists = [[*part] for part in zip(*others, strict=True)]
+            if self.compiled and others[0].weight.is_cuda:
                 update_compiled(*lists, **settings)
             else:
                 lion(*lists, caution=False, **settings)
@@ -121,9 +146,7 @@ class Lion(timm.optim.Lion):  # type: ignore[misc]
 
 
 def _is_plain(piece: Piece) -> bool:
-    return all(
-        x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous() for x in piece
-    )
+    return all(x.is_cpu and x.dtype == torch.float32 and x.is_contiguous() for x in piece)
 
 
 @lru_cache(maxsize=1)
@@ -141,8 +164,7 @@ def compile_kernel() -> Kernel | None:
             function = ctypes.CDLL(str(library)).lion
         except (OSError, subprocess.SubprocessError, AttributeError):
             return None
-    pointers, numbers = [ctypes.c_void_p] * 3, [ctypes.c_float] * 4
-    function.argtypes = [*pointers, ctypes.c_ssize_t, *numbers]
+    function.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, *[ctypes.c_float] * 4]
     function.restype = None
     kernel: Kernel = function
     return kernel
@@ -160,22 +182,24 @@ def update_natively(
     """Update float32 tensors of a processor, shared among torch's threads."""
     numbers = (1.0 - lr * weight_decay, lr, 1.0 - beta1, 1.0 - beta2)
 
-    def update(part: tuple[tuple[int, ...], int, int]) -> None:
-        addresses, first, count = part
-        kernel(*(address + 4 * first for address in addresses), count, *numbers)
+    def update(rows: list[tuple[int, ...]]) -> None:
+        table = np.array(rows, dtype=np.intp)
+        kernel(table.ctypes.data, len(table), *numbers)
 
-    parts = [
-        (tuple(x.data_ptr() for x in piece), first, min(PIECE, piece.weight.numel() - first))
-        for piece in pieces
-        for first in range(0, piece.weight.numel(), PIECE)
-    ]
-    if torch.get_num_threads() == 1:
-        for part in parts:
-            update(part)
+    rows = []
+    for piece in pieces:
+        addresses, numel = [x.data_ptr() for x in piece], piece.weight.numel()
+        for first in range(0, numel, PIECE):
+            starts = [address + 4 * first for address in addresses]
+            rows.append((*starts, min(PIECE, numel - first)))
+    threads = torch.get_num_threads()
+    if threads == 1:
+        update(rows)
         return
-    # The C function runs without Python's lock.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        list(pool.map(update, parts))
+    # The C function runs without Python's lock; a thread that is slow takes fewer portions.
+    with ThreadPoolExecutor(threads) as pool:
+        portions = 8 * threads
+        list(pool.map(update, (rows[first::portions] for first in range(portions))))
 
 
 def update_compiled(
