@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic
-from phenopipe.formats.tables import Schema, Stamp, check_format, stamp_of
+from phenopipe.formats.tables import Schema, Stamp, check_format, parquet_form, stamp_of
 
 # Rows that are worked on at once; two or three such parts are in memory.
 ROWS_A_PART = 250_000
@@ -159,7 +159,7 @@ def table_writer(
     target = empty.to_arrow().schema.with_metadata(stamp_of(schema, stamp))
     hashes: list[NDArray[np.uint64]] = []
     with atomic(path) as temporary:
-        with pq.ParquetWriter(temporary, target, **_FORM) as writer:
+        with pq.ParquetWriter(temporary, target, **parquet_form(schema, target)) as writer:
 
             def write(frame: pl.DataFrame) -> None:
                 whole = pl.concat([empty, frame], how="diagonal")
@@ -170,14 +170,6 @@ def table_writer(
             yield write
         _refuse_doubles(hashes, temporary, path, schema)
 
-
-# The first level of zstd is as small as the third. Smallest and largest values of a row group
-# are kept where they lead a reader to an experiment; of all columns they cost a fifth.
-_FORM = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "write_statistics": ["screen", "experiment"],
-}
 
 
 def _refuse_doubles(
