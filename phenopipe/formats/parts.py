@@ -171,7 +171,6 @@ def table_writer(
         _refuse_doubles(hashes, temporary, path, schema)
 
 
-
 def _refuse_doubles(
     hashes: list[NDArray[np.uint64]], written: Path, path: Path, schema: Schema
 ) -> None:
