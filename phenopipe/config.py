@@ -170,7 +170,7 @@ class WorkflowConfig(BaseModel):
                 row = dict({**own, **self.applied(names["screen"])}[experiment])
                 row.pop("tables", None)
                 where = f"screens.{names['screen']}.{part}.{experiment}"
-                return where, {**one.settings, **row}
+                return where, {**one.layout(self.data), **one.settings, **row}
             case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
                 return self._encoder_settings(names["encoder"])
             case "undersample", "wells":
@@ -216,9 +216,8 @@ class WorkflowConfig(BaseModel):
         for manifest in self.manifests.values():
             uses += list(manifest.screens) if encoder in manifest.judges else []
         for one in (self.screens[name] for name in uses if name in self.screens):
-            channels = one.settings.get("channels")
-            if one.source == "simulated" or channels:
-                return list(channels or screen.CHANNELS)
+            if one.source == "simulated" or one.channels:
+                return one.channels or list(screen.CHANNELS)
         return []
 
     def experiments(self, name: str) -> Mapping[str, Settings]:

@@ -7,13 +7,14 @@ keys; ``phenopipe/config.py`` checks those against the step's knobs class.
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import read_any
 from phenopipe.knobs import Knobs
+from phenopipe.screen.presets import PRESETS, Source
 
 Settings = dict[str, Any]
 Names = dict[str, str]
@@ -21,7 +22,11 @@ Names = dict[str, str]
 TESTS = ("recall", "replicates", "magnitude", "compounds", "arms", "classes")
 
 
-STEP_OF_SOURCE = {"simulated": "simulate", "images": "images", "profiles": "profiles"}
+STEP_OF_SOURCE = {
+    "simulated": "simulate",
+    "profiles": "profiles",
+    **dict.fromkeys(get_args(Source), "images"),
+}
 STEP_OF_KIND = {
     "timm": ("embed", "prepare"),
     "imported": ("embed", "prepare"),
@@ -56,8 +61,10 @@ class Strict(BaseModel):
 class Screen(Entry):
     """One assay; further keys are knobs of ``screen.<source>``."""
 
-    source: Literal["simulated", "images", "profiles"]
-    """Where wells and pixels come from."""
+    source: Literal["simulated", "profiles"] | Source
+    """Where wells and pixels come from: docs/screens.md."""
+    path: str | None = None
+    """Folder of a screen in a public layout; its paths start from there."""
     experiments: dict[str, Settings] | str
     """Experiments, each with knobs of its own; or a sheet with a column ``experiment``."""
     apply: dict[str, Settings] | str = Field(default_factory=dict)
@@ -67,13 +74,26 @@ class Screen(Entry):
     """Experiments to go on without, such as one whose images cannot be read; the report
     names them."""
     tables: tuple[str, ...] = ()
-    """The user's tables (sources images and profiles); an experiment may name its own."""
+    """The user's tables (sources images, profiles and ome_zarr); an experiment may name its
+    own. Other public layouts have theirs."""
     genes: str | None = None
     """Table of genes with chromosome arm and expression; arm correction needs it."""
     interactions: str | None = None
     """Table of compounds and their target genes."""
     annotate: Settings = Field(default_factory=dict)
     """Knobs of ``screen.annotate``."""
+
+    def layout(self, data: str) -> Settings:
+        """What a screen in a public layout tells the step that reads it."""
+        if self.source not in PRESETS:
+            return {}
+        return {"source": self.source, "root": str(Path(data) / (self.path or "."))}
+
+    @property
+    def channels(self) -> list[str]:
+        """Channels that are stated, or those of the public layout."""
+        settings = {**PRESETS.get(self.source, {}), **self.settings}
+        return list(settings.get("channels") or ())
 
 
 class Encoder(Entry):

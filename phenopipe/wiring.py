@@ -13,6 +13,7 @@ from pathlib import Path
 from phenopipe.config import WorkflowConfig
 from phenopipe.entries import TESTS, Names
 from phenopipe.errors import UserError
+from phenopipe.screen.adapters import ADAPTERS
 
 TRAINED = ("mae", "ca_mae", "classifier")
 SCREEN = "results/screen/{screen}/{experiment}/"
@@ -45,7 +46,11 @@ class Wiring:
     def tables(self, screen: str, experiment: str) -> list[str]:
         """Tables that one experiment is read from."""
         row = {**self.config.experiments(screen), **self.config.applied(screen)}[experiment]
-        given = row.get("tables", self.config.screens[screen].tables)
+        one = self.config.screens[screen]
+        given = row.get("tables", one.tables)
+        if not given and one.source in ADAPTERS:
+            folder = Path(self.config.data) / (one.path or ".")
+            return [str(path) for path in ADAPTERS[one.source].tables(folder)]
         return [self.find(path) for path in ([given] if isinstance(given, str) else given)]
 
     def find(self, path: str) -> str:

@@ -15,6 +15,7 @@ HOME = Path(str(workflow.basedir))
 sys.path.insert(0, str(HOME))
 
 from phenopipe.config import STEPS, load_config
+from phenopipe.entries import STEP_OF_SOURCE
 from phenopipe.errors import UserError
 from phenopipe.failures import tell_failures
 from phenopipe.knobs import SOURCES
@@ -86,8 +87,11 @@ of_benchmark = _filler(WIRING.of_benchmark)
 
 
 def tables(wildcards):
-    """The user's tables behind one experiment."""
-    return WIRING.tables(**wildcards)
+    """The tables behind one experiment: the user's, or those of its public layout."""
+    try:
+        return WIRING.tables(**wildcards)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def annotation(name):
@@ -182,9 +186,11 @@ def targets(stage):
     return WIRING.targets(stage)
 
 
-def screens_of(*sources):
-    """A wildcard that is a screen of one of these sources."""
-    return _one_of(name for name, one in CONFIG.screens.items() if one.source in sources)
+def screens_of(*steps):
+    """A wildcard that is a screen which one of these steps of the stage screen reads."""
+    return _one_of(
+        name for name, one in CONFIG.screens.items() if STEP_OF_SOURCE[one.source] in steps
+    )
 
 
 def encoders_of(*kinds):

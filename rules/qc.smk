@@ -55,7 +55,7 @@ rule qc_images:
     benchmark:
         "logs/benchmarks/qc/images/{screen}/{experiment}.tsv"
     wildcard_constraints:
-        screen=screens_of("simulated", "images"),
+        screen=screens_of("simulate", "images"),
     conda:
         "../envs/phenopipe.yaml"
     threads: 1

@@ -1,7 +1,7 @@
 """
 Stage screen: what was done to which well, and where are its pixels?
 
-    in     a table of images, a table of profiles, or nothing (simulator)
+    in     a public layout, a table of images, a table of profiles, or nothing (simulator)
     out    results/screen/{screen}/{experiment}/wells.parquet, images.parquet,
            images.zarr or profiles.parquet
            results/screen/{screen}/genes.parquet, interactions.parquet
@@ -22,7 +22,7 @@ rule screen_simulate:
     benchmark:
         "logs/benchmarks/screen/simulate/{screen}/{experiment}.tsv"
     wildcard_constraints:
-        screen=screens_of("simulated"),
+        screen=screens_of("simulate"),
     priority: 100
     conda:
         "../envs/phenopipe.yaml"
@@ -47,7 +47,7 @@ rule screen_simulate:
 
 
 rule screen_images:
-    """One experiment of a screen that comes as a table of image files."""
+    """One experiment of a screen of image files: the user's table or a public layout."""
     input:
         table=tables,
     output:

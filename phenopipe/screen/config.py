@@ -1,10 +1,12 @@
 """Knobs of stage ``screen``."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from phenopipe.knobs import Knobs
+from phenopipe.screen.presets import Source, with_preset
 
 # --- user tables: which column says what ---------------------------------------------
 
@@ -95,7 +97,10 @@ class TableKnobs(Knobs):
 
 
 class ImagesKnobs(TableKnobs):
-    """Knobs of ``screen.images``, for a table of image files."""
+    """Knobs of ``screen.images``, for a table of image files or a public layout."""
+
+    source: Source | None = None
+    """Public layout that wells and images are found in; None: the user's table."""
 
     channels: tuple[str, ...] = Field(min_length=1)
     """Names of the channels, in the order in which pixels are stored."""
@@ -125,10 +130,32 @@ class ImagesKnobs(TableKnobs):
     """Width of an image in pixels; None: the most frequent one of the experiment."""
 
     max_unreadable: float = Field(default=0.05, ge=0, le=1)
-    """Share of an experiment's sites with a missing or damaged file above which to stop."""
+    """Share of an experiment's sites with a missing or damaged file above which to stop; in a
+    public layout also of its rows that cannot be understood."""
+
+    blank_is_damaged: bool = False
+    """Whether an image whose pixels are all 0 counts as damaged (JUMP has some)."""
+
+    pixel_size_um: float | None = Field(default=None, gt=0)
+    """Side of a pixel in micrometres, kept beside the pixels; None: as the layout says, if it
+    does."""
+
+    @classmethod
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out what the source stands for."""
+        return with_preset(dict(settings))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
+        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
 
     @model_validator(mode="after")
     def _one_way_to_name_files(self) -> "ImagesKnobs":
+        if self.source not in (None, "images"):
+            if self.files or self.file is not None or self.channel is not None:
+                raise ValueError(f"source {self.source} names its own files and channels")
+            return self
         by_row = self.file is not None and self.channel is not None
         if bool(self.files) == by_row or (self.file is None) != (self.channel is None):
             raise ValueError("wanted either files, or both file and channel")

@@ -13,13 +13,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
+from phenopipe.formats.files import Files, Found
 from phenopipe.formats.images import write_images, write_pixels
 from phenopipe.formats.tables import Stamp
 from phenopipe.formats.wells import write_wells
 from phenopipe.knobs import parse_step, run_step
+from phenopipe.screen.adapters import ADAPTERS
 from phenopipe.screen.columns import read_rows, select_rows
 from phenopipe.screen.config import ImagesKnobs
-from phenopipe.screen.pixels import Found, decode, inside, look
+from phenopipe.screen.layouts import Experiment, list_experiment
 from phenopipe.screen.sites import (
     FILE,
     Format,
@@ -37,17 +39,10 @@ B = TypeVar("B")
 AHEAD = 4
 
 
-def list_screen(
+def list_table(
     rows: pl.DataFrame, knobs: ImagesKnobs, root: Path, *, screen: str, experiment: str
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Wells of one experiment, and the files of its sites.
-
-    Returns
-    -------
-    wells : DataFrame
-        Wells format.
-    files : DataFrame
-        As :func:`phenopipe.screen.sites.files_of_rows` returns them, in the order of wells.
+) -> Experiment:
+    """Wells of one experiment of the user's table, and the files of its sites.
 
     Raises
     ------
@@ -62,16 +57,25 @@ def list_screen(
         raise UserError(f"{experiment}: no row has one of the channels {knobs.channels}")
     order = {well_id: at for at, well_id in enumerate(wells["well_id"])}
     at = pl.col("well_id").replace_strict(order, return_dtype=pl.Int64)
-    return wells, files.sort(at, "site", maintain_order=True)
+    return Experiment(wells, files.sort(at, "site", maintain_order=True), [])
+
+
+def list_source(
+    tables: Sequence[Path], knobs: ImagesKnobs, root: Path, *, screen: str, experiment: str
+) -> Experiment:
+    """Wells of one experiment and the files of its sites, from a table or a public layout."""
+    names = {"screen": screen, "experiment": experiment}
+    if knobs.source in (None, "images"):
+        return list_table(read_rows(tables), knobs, root, **names)
+    listed = ADAPTERS[str(knobs.source)].read(tables, root, knobs, experiment)
+    return list_experiment(listed, knobs, root, **names)
 
 
 def look_at_all(files: pl.DataFrame, root: Path) -> dict[str, Found]:
     """Read the header of every named file."""
     names = files[FILE].drop_nulls().unique(maintain_order=True).to_list()
     with ThreadPoolExecutor(_threads()) as pool:
-        return dict(
-            zip(names, pool.map(lambda name: look(inside(root, name)), names), strict=True)
-        )
+        return dict(zip(names, pool.map(Files(root).look, names), strict=True))
 
 
 class Decoder:
@@ -84,24 +88,24 @@ class Decoder:
     """
 
     def __init__(
-        self, files: pl.DataFrame, images: pl.DataFrame, channels: Sequence[str], root: Path
+        self, files: pl.DataFrame, images: pl.DataFrame, knobs: ImagesKnobs, root: Path
     ) -> None:
         stored = images.filter(pl.col("index").is_not_null())["image_id"]
-        self._files = files.filter(pl.col("image_id").is_in(stored.implode()))
-        self._channels = channels
-        self._root = root
+        self._listed = files.filter(pl.col("image_id").is_in(stored.implode()))
+        self._knobs = knobs
+        self._files = Files(root)
         self.faults: dict[str, str] = {}
 
     def sites(self, usual: Format) -> Iterator[NDArray[np.integer]]:
         """Yield each site as an array of shape (channels, height, width)."""
-        shape = (len(self._channels), usual.height, usual.width)
+        shape = (len(self._knobs.channels), usual.height, usual.width)
 
         def site(named: tuple[str, list[str]]) -> NDArray[np.integer]:
             image_id, files = named
             pixels = np.zeros(shape, dtype=usual.dtype)
             for at, file in enumerate(files):
                 try:
-                    pixels[at] = decode(inside(self._root, file), shape[1:])
+                    pixels[at] = self._plane(file, shape[1:])
                 except UserError as error:
                     self.faults[image_id] = str(error)
                     pixels[:] = 0
@@ -109,7 +113,13 @@ class Decoder:
             return pixels
 
         with ThreadPoolExecutor(_threads()) as pool:
-            yield from _ahead(pool, site, files_of_site(self._files, self._channels))
+            yield from _ahead(pool, site, files_of_site(self._listed, self._knobs.channels))
+
+    def _plane(self, file: str, shape: tuple[int, int]) -> NDArray[np.integer]:
+        plane = self._files.decode(file, shape)
+        if self._knobs.blank_is_damaged and not plane.any():
+            raise UserError(f"{file}: all its pixels are 0")
+        return plane
 
 
 def without_damaged(images: pl.DataFrame, damaged: Iterable[str]) -> pl.DataFrame:
@@ -135,7 +145,7 @@ def check_share(images: pl.DataFrame, max_unreadable: float, where: str, example
 
 
 def convert(
-    rows: pl.DataFrame,
+    tables: Sequence[Path],
     knobs: ImagesKnobs,
     root: Path,
     pixels: Path,
@@ -149,12 +159,12 @@ def convert(
     A site of unusual size, channel count or pixel type, or with an absent or damaged file,
     is set aside: its ``index`` is null, and one line tells what was found.
     """
-    wells, files = list_screen(rows, knobs, root, screen=screen, experiment=experiment)
+    wells, files, told = list_source(tables, knobs, root, screen=screen, experiment=experiment)
     found = look_at_all(files, root)
     usual = usual_format(found, knobs, experiment)
     images, faults = list_images(files, found, knobs.channels, usual)
     check_share(images, knobs.max_unreadable, experiment, faults[0] if faults else "")
-    decoder = Decoder(files, images, knobs.channels, root)
+    decoder = Decoder(files, images, knobs, root)
     shape = (int(images["index"].count()), len(knobs.channels), usual.height, usual.width)
 
     def sites() -> Iterator[NDArray[np.integer]]:
@@ -176,7 +186,7 @@ def convert(
     places = dict(files.select("image_id", "place").iter_rows())
     for name, fault in sorted(decoder.faults.items()):
         faults.append(f"{places[name]}: {name} set aside: {fault}")
-    for line in faults:
+    for line in told + faults:
         print(f"warning: {line}", file=sys.stderr)
     return wells, without_damaged(images, decoder.faults)
 
@@ -206,10 +216,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    rows = read_rows(files.table)
     root = Path(knobs.root) if knobs.root is not None else files.table[0].parent
     wells, images = convert(
-        rows,
+        files.table,
         knobs,
         root,
         files.pixels,

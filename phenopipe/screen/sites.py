@@ -7,10 +7,10 @@ from typing import NamedTuple
 import polars as pl
 
 from phenopipe.errors import UserError
+from phenopipe.formats.files import Found, inside
 from phenopipe.formats.images import IMAGES
 from phenopipe.screen.columns import needed, number, place, text
 from phenopipe.screen.config import ImagesKnobs
-from phenopipe.screen.pixels import Found, inside
 
 FILE = "file"
 CHANNEL = "channel"

@@ -5,10 +5,10 @@ import pytest
 import tifffile
 
 from phenopipe.errors import UserError
+from phenopipe.formats.files import decode, inside, look
 from phenopipe.formats.images import open_pixels, pixel_channels, read_images
 from phenopipe.formats.wells import conditions, read_wells
 from phenopipe.screen.images import main
-from phenopipe.screen.pixels import decode, inside, look
 from tests.screen.plates import COLUMNS, arguments, by_row, image_knobs, pixels, table
 
 
