@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from phenopipe.encoders.folder import load_encoder
 from phenopipe.formats.histories import HISTORY
@@ -132,6 +136,28 @@ def test_a_resumed_training_leaves_the_same_crops_out(screen, tmp_path, monkeypa
     assert whole == stopped
     main(command(screen, tmp_path / "dense", updates=12))
     assert (tmp_path / "dense/encoder/model.safetensors").read_bytes() != whole
+
+
+def test_compiled_blocks_train_to_the_same_weights(screen, tmp_path):
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        pytest.skip(f"torch.compile needs a C++ compiler, found no {compiler}")
+    # Without layer scale the blocks decide the loss from the first update on.
+    knobs = {"updates": 6, "optimizer": "adamw", "layer_scale": 1.0}
+    torch._dynamo.reset()
+    counters.clear()
+    for compiled in (False, True):
+        main(command(screen, tmp_path / str(compiled), **knobs, compile=compiled))
+        assert bool(counters["stats"]["unique_graphs"]) is compiled
+    losses, weights = [], []
+    for name in ("False", "True"):
+        losses.append(pl.read_parquet(tmp_path / name / "history.parquet")["loss"].to_numpy())
+        weights.append(load_file(tmp_path / name / "encoder/model.safetensors"))
+    assert len(losses[0]) == 6 and np.allclose(*losses, rtol=1e-5, atol=0)
+    for name, wanted in weights[0].items():
+        # Attention does not see what all keys share: rounding alone moves their biases.
+        if not name.endswith("k_norm.bias"):
+            assert (weights[1][name] - wanted).norm() <= 1e-4 * wanted.norm(), name
 
 
 def test_trained_autoencoder_paints_better_than_the_mean(screen, tmp_path):
