@@ -12,7 +12,7 @@ from phenopipe.errors import UserError
 from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
 
 ROLES = ("negative_control", "positive_control", "empty", "perturbation")
-KINDS = ("knockout", "sirna", "compound", "soluble_factor")
+KINDS = ("knockout", "sirna", "overexpression", "compound", "soluble_factor")
 # The kind that makes a background where something else is applied to the same well.
 BACKGROUND_KIND = "soluble_factor"
 METADATA = "Metadata_"

@@ -36,7 +36,8 @@ class TreatmentColumns(Knobs):
     """Name of the condition without its dose: a compound, a guide, an siRNA."""
 
     kind: Value
-    """``knockout``, ``sirna``, ``compound`` or ``soluble_factor``; see ``kinds``."""
+    """``knockout``, ``sirna``, ``overexpression``, ``compound`` or ``soluble_factor``; see
+    ``kinds``."""
 
     gene: Value | None = None
     """Target gene of a knockout or siRNA."""

@@ -29,6 +29,14 @@ from phenopipe.screen.sites import CHANNEL, FILE
 from phenopipe.screen.user_wells import one_row_a_well, wells_of_rows
 
 WELL_KEY = ["plate", "well"]
+PLANES = {
+    "plate": pl.String,
+    "well": pl.String,
+    "site": pl.Int32,
+    CHANNEL: pl.String,
+    FILE: pl.String,
+    "place": pl.String,
+}
 
 
 class Listed(NamedTuple):
@@ -40,8 +48,8 @@ class Listed(NamedTuple):
         Rows about wells, with the columns that the preset names, as
         :func:`phenopipe.screen.columns.read_rows` numbers them.
     planes : DataFrame
-        ``plate, well, site, channel, file, place``: one row a plane of pixels, ``channel`` in
-        the layout's own words, ``file`` a reference (:mod:`phenopipe.formats.files`).
+        Columns of ``PLANES``, one row a plane of pixels: ``channel`` in the layout's own
+        words, ``file`` a reference (:mod:`phenopipe.formats.files`).
     told : list of str
         What the adapter left out, one line a fault.
     in_order : bool

@@ -90,7 +90,10 @@ PRESETS: dict[str, Settings] = {
             "empty": ["empty", "no-guide"],
             "perturbation": ["trt"],
         },
-        "kinds": {"knockout": ["CRISPR"], "compound": ["COMPOUND"]},
+        "kinds": {"knockout": ["CRISPR"], "overexpression": ["ORF"], "compound": ["COMPOUND"]},
+        "untreated": [
+            *("JCP2022_033924", "JCP2022_800001", "JCP2022_800002", "JCP2022_999999"),
+        ],
         "blank_is_damaged": True,
     },
     # Plates say nothing of what was done to their wells: a table of the user's does.

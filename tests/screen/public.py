@@ -1,5 +1,6 @@
 """Small trees in exactly the layouts of public screens, and one run of the screen stage."""
 
+import json
 from itertools import product
 from pathlib import Path
 from zlib import crc32
@@ -9,6 +10,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tifffile
+import zarr
 
 from phenopipe.formats.images import open_pixels, read_images
 from phenopipe.formats.wells import read_wells
@@ -142,3 +145,159 @@ def write_shards(folder, keys, encoded, shards, group):
         table = pa.table({"__key__": keys[own], "jp2": pa.array(rows, type=image)})
         path = folder / f"data/train-{number:05d}-of-{shards:05d}.parquet"
         pq.write_table(table, path, row_group_size=group)
+
+
+JUMP_GENES = {"JCP2022_801000": "AAK1", "JCP2022_801001": "ABL1"}
+JUMP_CODES = ["JCP2022_800002", "JCP2022_800001", "JCP2022_805264", *JUMP_GENES]
+
+
+def jump(folder: Path):
+    """Two batches of two plates, of three microscopes; a plate of each batch is absent."""
+    batches = {"Run1": ["CP-1", "CP-2"], "Run2": ["3", "4"]}
+    plates = [("source_13", batch, name) for batch in batches for name in batches[batch]]
+    listed = pl.DataFrame(plates, schema=["Source", "Batch", "Plate"], orient="row")
+    listed = listed.rename(lambda name: f"Metadata_{name}")
+    wells = [("source_13", plate, f"A{at:02d}") for _, _, plate in plates for at in range(1, 6)]
+    metadata = folder / "metadata"
+    metadata.mkdir(parents=True)
+    listed = listed.with_columns(Metadata_PlateType=pl.lit("CRISPR"))
+    write_gzip(metadata / "plate.csv.gz", listed)
+    of_wells = pl.DataFrame(wells, schema=["Source", "Plate", "Well"], orient="row")
+    of_wells = of_wells.rename(lambda name: f"Metadata_{name}")
+    of_wells = of_wells.with_columns(Metadata_JCP2022=pl.Series(JUMP_CODES * len(plates)))
+    write_gzip(metadata / "well.csv.gz", of_wells)
+    known = {"JCP2022_805264": "PLK1", "JCP2022_800002": "non-targeting", **JUMP_GENES}
+    symbols = {"Metadata_JCP2022": [*known], "Metadata_Symbol": [*known.values()]}
+    write_gzip(metadata / "crispr.csv.gz", pl.DataFrame(symbols))
+    control = "JCP2022_800001,negcon,no-guide,crispr\n"
+    control += "JCP2022_800002,negcon,non-targeting,crispr\n"
+    control += "JCP2022_805264,poscon,PLK1,crispr\n"
+    header = "Metadata_JCP2022,Metadata_pert_type,Metadata_Name,Metadata_modality\n"
+    (metadata / "perturbation_control.csv").write_text(header + control)
+    microscopes = "Metadata_Source,Metadata_Pixel_Size_Microns\n1,0.597976\n13,0.65\n"
+    (metadata / "microscope_config.csv").write_text(microscopes)
+    for (_, batch, plate), names in zip(plates, (cv7000, phenix, imagexpress), strict=False):
+        jump_plate(folder, batch, plate, names)
+
+
+def write_gzip(path, table):
+    table.write_csv(path, compression="gzip")
+
+
+def cv7000(plate, well, site, channel):
+    return f"{plate}/{plate}_{well}_T0001F{site:03d}L01A{channel:02d}Z01C{channel:02d}.tif"
+
+
+def phenix(plate, well, site, channel):
+    row, column = ord(well[0]) - 64, int(well[1:])
+    name = f"r{row:02d}c{column:02d}f{site:02d}p01-ch{channel}sk1fk1fl1.tiff"
+    return f"{plate}__2020-11-11T18_13_00-Measurement1/Images/{name}"
+
+
+def imagexpress(plate, well, site, channel):
+    return f"{plate}/TimePoint_1/HTS_{well}_s{site}_w{channel}{crc32(plate.encode()):08X}.tif"
+
+
+def jump_plate(folder, batch, plate, names):
+    """Images of one plate, and the table that alone says which is which; sites from 0."""
+    stains = {"DNA": 3, "ER": 2, "AGP": 4, "RNA": 5, "Mito": 1, "Brightfield": 6}
+    rows = []
+    for at, site in product(range(1, 6), (0, 1)):
+        well = f"A{at:02d}"
+        row = {"Metadata_Source": "source_13", "Metadata_Batch": batch}
+        row |= {"Metadata_Plate": plate, "Metadata_Well": well, "Metadata_Site": site}
+        for stain, number in stains.items():
+            file = f"{batch}/images/{names(plate, well, site + 1, number)}"
+            path = folder / "source_13/images" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, plane(f"{plate}{well}{site}{stain}", (16, 16), np.uint16))
+            home = "s3://cellpainting-gallery/cpg0016-jump/source_13/images"
+            if names is phenix:  # an older table: folders of another machine, and names
+                row[f"PathName_Orig{stain}"] = f"/home/u/images/{Path(file).parent}/"
+                row[f"FileName_Orig{stain}"] = Path(file).name
+            else:
+                row[f"URL_Orig{stain}"] = f"{home}/{file}"
+            row[f"FileName_Illum{stain}"] = f"{plate}_Illum{stain}.npy"
+        rows.append(row)
+    home = folder / "source_13/workspace/load_data_csv"
+    path = home / batch / plate / "load_data_with_illum.csv"
+    path.parent.mkdir(parents=True)
+    pl.DataFrame(rows).write_csv(path)
+
+
+OME_STAINS = ["Mito", "DNA"]
+
+
+def ome_zarr(folder: Path, version: str, size=(20, 24)):
+    """Two plates, 2 x 2 wells less one that is absent, two fields, big-endian pixels in 0.4."""
+    rows = []
+    for number in (1, 2):
+        plate = folder / f"plate-{number}.ome.zarr"
+        paths = [f"{row}/{column}" for row, column in product("AB", "12")][: 5 - number]
+        wells = [
+            {"path": path, "rowIndex": "AB".index(path[0]), "columnIndex": int(path[2]) - 1}
+            for path in paths
+        ]
+        layout = {"rows": [{"name": n} for n in "AB"], "columns": [{"name": n} for n in "12"]}
+        told = {"name": f"P{number}", "field_count": 2, "wells": wells, **layout}
+        write_attributes(plate, version, {"plate": {**told, "acquisitions": [{"id": 0}]}})
+        for path in paths:
+            fields = [{"path": str(field), "acquisition": 0} for field in (0, 1)]
+            again = [{"path": "9", "acquisition": 1}]
+            write_attributes(plate / path, version, {"well": {"images": fields + again}})
+            for field in (0, 1):
+                names = [f"P{number}/{path}/{field}/{stain}" for stain in OME_STAINS]
+                pixels = np.stack([plane(name, size, np.uint16) for name in names])
+                ome_image(plate / path / str(field), version, pixels)
+        for at, well in enumerate(("A01", "A02", "B01", "B02")):
+            drug = ["DMSO", "taxol"][at % 2]
+            rows.append((f"week-{number}", f"P{number}", well, ["ctrl", "trt"][at % 2], drug))
+    columns = ["experiment", "plate", "well", "role", "compound"]
+    table = pl.DataFrame(rows, schema=columns, orient="row")
+    table.write_csv(folder / "wells.csv")
+    return table
+
+
+def write_attributes(node, version, attributes):
+    node.mkdir(parents=True, exist_ok=True)
+    if version == "0.4":
+        (node / ".zgroup").write_text('{"zarr_format": 2}')
+        (node / ".zattrs").write_text(json.dumps(attributes))
+    else:
+        told = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": attributes}}
+        (node / "zarr.json").write_text(json.dumps(told))
+
+
+def ome_image(node, version, pixels_CHW, stains=OME_STAINS, pixel_um=0.5):
+    """One field, (t, c, z, y, x) with two resolutions; a factor for the whole pyramid."""
+    axes = [
+        {"name": "t", "type": "time"},
+        {"name": "c", "type": "channel"},
+        *({"name": n, "type": "space", "unit": "micrometer"} for n in "zyx"),
+    ]
+    datasets = [
+        {"path": str(at), "coordinateTransformations": [scaling(pixel_um / 2 * 2**at)]}
+        for at in (0, 1)
+    ]
+    scales = {"axes": axes, "datasets": datasets, "coordinateTransformations": [scaling(2.0)]}
+    labels = [{"label": stain, "active": True} for stain in stains]
+    told = {"multiscales": [{**scales, "version": version}], "omero": {"channels": labels}}
+    write_attributes(node, version, told)
+    old = version == "0.4"
+    keys = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if old else {}
+    for at in (0, 1):
+        level = pixels_CHW[None, :, None, :: 2**at, :: 2**at]
+        array = zarr.create_array(
+            str(node / str(at)),
+            shape=level.shape,
+            chunks=(1, 1, 1, *level.shape[3:]),
+            dtype=">u2" if old else "uint16",
+            zarr_format=2 if old else 3,
+            fill_value=0,
+            **keys,
+        )
+        array[:] = level
+
+
+def scaling(factor):
+    return {"type": "scale", "scale": [1.0, 1.0, 1.0, factor, factor]}
