@@ -20,7 +20,7 @@ real: .venv/installed  ## the whole chain on real images: make real DATA=folder 
 		--directory build/bbbc013 all
 	@echo "report: build/bbbc013/results/report/index.html"
 
-test: .venv/installed  ## every check of CI
+test: .venv/installed .venv/readers/installed  ## every check of CI
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 \
 		-n $(CORES) --dist loadfile
 
@@ -57,4 +57,10 @@ clean:  ## remove results, logs and caches; the environment stays
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# Tools that tests open our exports with; they never share an environment with us.
+.venv/readers/installed: tests/export/readers.txt | .venv/installed
+	$(PYTHON) -m venv .venv/readers
+	.venv/readers/bin/python -m pip install --quiet -r tests/export/readers.txt
 	touch $@

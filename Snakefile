@@ -29,6 +29,7 @@ include: "rules/pretrain.smk"
 include: "rules/probe.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"
 
 
 rule all:

@@ -12,10 +12,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from phenopipe.align import config as align
-from phenopipe.benchmark import config as benchmark
-from phenopipe.consistency import config as consistency
-from phenopipe.embed import config as embed
 from phenopipe.entries import (
     STEP_OF_KIND,
     STEP_OF_SOURCE,
@@ -34,66 +30,10 @@ from phenopipe.entries import (
 )
 from phenopipe.errors import UserError
 from phenopipe.knobs import Knobs, describe
-from phenopipe.phenoprints import config as phenoprints
-from phenopipe.pretrain import config as pretrain
-from phenopipe.probe import config as probe
-from phenopipe.qc import config as qc
-from phenopipe.report import config as report
 from phenopipe.screen import config as screen
-from phenopipe.undersample import config as undersample
+from phenopipe.steps import STEPS
 
-STEPS: dict[str, dict[str, type[Knobs]]] = {
-    "screen": {
-        "simulate": screen.SimulateKnobs,
-        "images": screen.ImagesKnobs,
-        "profiles": screen.ProfilesKnobs,
-        "annotate": screen.AnnotateKnobs,
-    },
-    "qc": {
-        "check": qc.CheckKnobs,
-        "images": qc.ImagesKnobs,
-        "profiles": qc.ProfilesKnobs,
-        "wells": qc.WellsKnobs,
-    },
-    "undersample": {"wells": undersample.WellsKnobs},
-    "embed": {
-        "prepare": embed.PrepareKnobs,
-        "wells": embed.WellsKnobs,
-        "profiles": embed.ProfilesKnobs,
-        "random": embed.RandomKnobs,
-    },
-    "align": {
-        "moments": align.MomentsKnobs,
-        "fit": align.FitKnobs,
-        "middles": align.MiddlesKnobs,
-        "center": align.CenterKnobs,
-        "apply": align.ApplyKnobs,
-        "measure": align.MeasureKnobs,
-        "arms": align.ArmsKnobs,
-    },
-    "consistency": {"pvalues": consistency.PvaluesKnobs},
-    "phenoprints": {
-        "combine": phenoprints.CombineKnobs,
-        "select": phenoprints.SelectKnobs,
-        "diversity": phenoprints.DiversityKnobs,
-    },
-    "pretrain": {"mae": pretrain.MaeKnobs, "classifier": pretrain.ClassifierKnobs},
-    "probe": {"blocks": probe.BlocksKnobs, "trim": probe.TrimKnobs},
-    "benchmark": {
-        "aggregate": benchmark.AggregateKnobs,
-        "recall": benchmark.RecallKnobs,
-        "replicates": benchmark.ReplicatesKnobs,
-        "magnitude": benchmark.MagnitudeKnobs,
-        "compounds": benchmark.CompoundsKnobs,
-        "arms": benchmark.ArmBiasKnobs,
-        "classes": benchmark.ClassesKnobs,
-    },
-    "report": {
-        "truth": report.TruthKnobs,
-        "tables": report.TablesKnobs,
-        "page": report.PageKnobs,
-    },
-}
+Export = Literal["h5ad", "zarr", "profiles", "gallery", "maps", "manifests"]
 Section = dict[str, Settings]
 
 
@@ -108,6 +48,9 @@ class WorkflowConfig(BaseModel):
     """Folder that the paths of the user's tables start from."""
     drop: tuple[Literal["images", "embeddings"], ...] = ()
     """What is deleted once nothing needs it: images.zarr, stores of embeddings."""
+    exports: tuple[Export, ...] = ("h5ad", "profiles", "maps", "manifests")
+    """What the target ``export`` makes: aligned wells as AnnData (h5ad, zarr), as wide tables
+    (profiles) or as a project of the Cell Painting Gallery, maps as AnnData, flat manifests."""
     screens: dict[str, Screen]
     """What was screened."""
     encoders: dict[str, Encoder] = Field(default_factory=dict)
@@ -132,6 +75,7 @@ class WorkflowConfig(BaseModel):
     probe: Section = Field(default_factory=dict)
     benchmark: Section = Field(default_factory=dict)
     report: Section = Field(default_factory=dict)
+    export: Section = Field(default_factory=dict)
 
     def knobs(self, stage: str, step: str, **names: str) -> Knobs:
         """Return the knobs of one step, for the entry that the rule's wildcards name.

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phenopipe.config import STEPS
 from phenopipe.errors import UserError
 from phenopipe.knobs import run_step
 from phenopipe.records import Run
+from phenopipe.steps import STEPS
 
 # Why Snakemake runs a job, told shortly; the first that fits.
 REASONS = {

@@ -26,6 +26,7 @@ PHENOPRINTS = "results/phenoprints/{manifest}/"
 PRETRAIN = "results/pretrain/{encoder}/"
 PROBE = "results/probe/{encoder}/{task}/"
 BENCHMARK = "results/benchmark/{benchmark}/{encoder}/"
+EXPORT = "results/export/"
 
 
 class Wiring:
@@ -284,6 +285,7 @@ class Wiring:
             "maps": _fill(BENCHMARK + "map.parquet", runs["benchmarks"]),
             "neighbours": _fill(BENCHMARK + "neighbours.parquet", runs["benchmarks"]),
             **self.of_tests(),
+            "exported": self.of_exports(),
         }
 
     def of_tests(self) -> dict[str, list[str]]:
@@ -302,6 +304,20 @@ class Wiring:
         for beside, test in BESIDE.items():
             made[beside] = _fill(BENCHMARK + f"{beside}.parquet", with_test[test])
         return made
+
+    def of_exports(self) -> list[str]:
+        """Every file of the forms that the configuration asks for."""
+        runs = self.runs
+        forms = {
+            "h5ad": ("wells/{screen}/{encoder}.h5ad", runs["aligned"]),
+            "zarr": ("wells/{screen}/{encoder}.zarr", runs["aligned"]),
+            "profiles": ("wells/{screen}/{encoder}/{experiment}.parquet", runs["aligned"]),
+            "gallery": ("gallery/{screen}/{encoder}", runs["aligned"]),
+            "maps": ("maps/{benchmark}/{encoder}.h5ad", runs["benchmarks"]),
+            "manifests": ("manifests/{manifest}.csv", runs["manifests"]),
+        }
+        chosen = [forms[form] for form in self.config.exports]
+        return [path for form, names in chosen for path in _fill(EXPORT + form, names)]
 
     def files(self, kind: str) -> list[str]:
         """All files of one kind that a whole run makes."""
@@ -360,6 +376,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "probe": ("blocks", "best"),
     "benchmark": ("maps", "neighbours", *(OUTPUT_OF.get(test, test) for test in TESTS)),
     "report": (),
+    "export": ("exported",),
 }
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 HOME = Path(str(workflow.basedir))
 sys.path.insert(0, str(HOME))
 
-from phenopipe.config import STEPS, load_config
+from phenopipe.config import load_config
 from phenopipe.entries import STEP_OF_SOURCE
 from phenopipe.errors import UserError
 from phenopipe.failures import tell_failures
 from phenopipe.knobs import SOURCES
 from phenopipe.provenance import source_digest
+from phenopipe.steps import STEPS
 from phenopipe.wiring import Wiring, let_steps_be_found
 
 let_steps_be_found(HOME)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phenopipe.config import STEPS
+from phenopipe.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "phenopipe"
@@ -17,7 +17,7 @@ STAGES = list(STEPS)
 ROOF = tuple(
     f"phenopipe.{name}"
     for name in (
-        *("config", "entries", "provenance", "wiring"),
+        *("config", "entries", "provenance", "steps", "wiring"),
         *("site", "plan", "doctor", "failures", "lineage", "records"),
     )
 )

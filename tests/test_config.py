@@ -8,9 +8,10 @@ import pytest
 import yaml
 from pydantic_core import PydanticUndefined
 
-from phenopipe.config import STEPS, load_config
+from phenopipe.config import load_config
 from phenopipe.entries import Benchmark, Encoder, Manifest, Probe, Screen
 from phenopipe.errors import UserError
+from phenopipe.steps import STEPS
 from phenopipe.wiring import Wiring
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from phenopipe.config import STEPS
+from phenopipe.steps import STEPS
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.workflow
