@@ -5,7 +5,8 @@ much again where sites are kept; it grows neither with the sites nor with the we
 experiment.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +25,7 @@ from phenopipe.encoders.base import Encoder
 from phenopipe.encoders.folder import load_encoder
 from phenopipe.errors import UserError
 from phenopipe.formats.embeddings import embeddings_writer
-from phenopipe.formats.images import open_pixels, pixel_channels, read_images
+from phenopipe.formats.images import open_pixels, pixel_channels, pixel_facts, read_images
 from phenopipe.formats.wells import read_wells
 from phenopipe.knobs import parse_step, run_step
 
@@ -121,6 +122,14 @@ def channel_places(encoder: Encoder, found: Sequence[str], where: Path) -> list[
     return [found.index(name) for name in encoder.config.channels]
 
 
+def unlike_pixels(encoder: Encoder, facts: Mapping[str, Any], where: Path) -> str | None:
+    """Tell how a screen's pixels differ from those that an encoder was trained on, if known."""
+    known = encoder.config.pixels
+    if not known or not facts or facts in known:
+        return None
+    return f"{where}: pixels {facts}, the encoder was trained on {known}"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``embed_wells``."""
     files, knobs = parse_step(
@@ -135,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     wells, images = read_wells(files.wells), read_images(files.images)
     places = channel_places(encoder, pixel_channels(files.pixels), files.pixels)
     pixels, config = open_pixels(files.pixels), encoder.config
+    if told := unlike_pixels(encoder, pixel_facts(files.pixels), files.pixels):
+        print(f"warning: {told}", file=sys.stderr)
     ring = knobs.leave_out_ring
     try:
         crops = crops_a_well(images, pixels, config.crop, leave_out_ring=ring)

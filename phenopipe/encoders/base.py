@@ -45,6 +45,9 @@ class EncoderConfig:
         ``whole_parameters`` and ``whole_flops_a_crop`` that it saves them of.
     license : str or None
         Licence of the weights; never assumed.
+    pixels : list of dict or None
+        What is known of the pixels that it was trained on here: how they were scaled to 8 bits,
+        and their size (``pixel_size_um``); one entry for each kind of them.
     """
 
     kind: Kind
@@ -61,6 +64,7 @@ class EncoderConfig:
     best_block: int | None = None
     saved: dict[str, int] | None = None
     license: str | None = None
+    pixels: list[dict[str, Any]] | None = None
 
 
 class Encoder(nn.Module):

@@ -26,6 +26,8 @@ def model_card(content: Mapping[str, Any]) -> str:
     }
     if not content.get("saved"):
         del rows["saved by trimming"]
+    if content.get("pixels"):
+        rows["pixels it was trained on"] = "; ".join(map(_known_pixels, content["pixels"]))
     table = [f"| {name} | {value} |" for name, value in rows.items()]
     lines = ["---", *front, "---", "", "# Encoder of microscopy crops", ""]
     lines += ["| | |", "|---|---|", *table, ""]
@@ -108,6 +110,27 @@ def _number(value: float | None) -> str:
 
 def _trim(whole: str | None, block: int | None) -> str:
     return "no" if block is None else f"block {block} of {whole}"
+
+
+def _known_pixels(facts: Mapping[str, Any]) -> str:
+    """Tell scaling and size of pixels.
+
+    Examples
+    --------
+    >>> _known_pixels({"scaling": "percentiles", "percentiles": [0.1, 99.9]})
+    'scaled from 16 to 8 bits (percentiles 0.1 to 99.9 of the controls of each plate)'
+    """
+    told = []
+    if facts.get("scaling") == "percentiles":
+        low, high = facts["percentiles"]
+        how = f"percentiles {low:g} to {high:g} of the controls of each plate"
+        told.append(f"scaled from 16 to 8 bits ({how})")
+    if facts.get("scaling") == "range":
+        pairs = (f"{name} {low} to {high}" for name, (low, high) in facts["ranges"].items())
+        told.append(f"scaled from 16 to 8 bits ({', '.join(pairs)})")
+    if "pixel_size_um" in facts:
+        told.append(f"{facts['pixel_size_um']:g} micrometres wide")
+    return ", ".join(told) or "as they are"
 
 
 def _saved(saved: Mapping[str, int] | None) -> str:

@@ -129,9 +129,10 @@ def describe(encoder: Encoder) -> dict[str, Any]:
     """Return the content of ``config.json``: the configuration and what timm needs."""
     config = encoder.config
     known, own = as_timm(config), asdict(config)
-    if config.saved is None:
-        # Only trimmed encoders have it.
-        del own["saved"]
+    # Only trimmed encoders have the one, those of known pixels the other.
+    for name in ("saved", "pixels"):
+        if own[name] is None:
+            del own[name]
     return {
         **own,
         # What timm reads, and what we read in its place where that says more.

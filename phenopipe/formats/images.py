@@ -1,7 +1,8 @@
 """images.parquet and images.zarr: the sites of each well, and their pixels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -49,6 +50,7 @@ def write_pixels(
     channels: Sequence[str],
     dtype: str,
     stamp: Stamp,
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the pixels of all sites: one chunk a site, 64 sites a shard.
 
@@ -66,6 +68,9 @@ def write_pixels(
         ``uint8`` or ``uint16``.
     stamp : mapping
         The step's stamp.
+    facts : mapping
+        What else is known of the pixels: ``pixels`` (``pixel_size_um``, ``scaling``), and the
+        ``limits`` that they were scaled between.
     """
     assert dtype in PIXEL_TYPES and len(channels) == shape[1]
     digests = []
@@ -82,11 +87,11 @@ def write_pixels(
             assert block.shape[1:] == shape[1:], (block.shape, shape)
             store[first : first + len(block)] = block
             digests.append(content_digest(block))
-        attributes = {"channels": list(channels), "stamp": dict(stamp)}
+        attributes = {"channels": list(channels), **(facts or {}), "stamp": dict(stamp)}
         save_attributes(store, attributes, digests)
 
 
-def open_pixels(path: Path) -> zarr.Array:
+def open_pixels(path: Path) -> Any:  # noqa: ANN401 - an array, or what is read as one
     """Open the pixels of an experiment; ``array[index]`` reads one site.
 
     Raises
@@ -94,7 +99,19 @@ def open_pixels(path: Path) -> zarr.Array:
     UserError
         If the store is not a whole one.
     """
-    return open_store(path)
+    store = open_store(path)
+    if not isinstance(store, zarr.Group):
+        return store
+    # Imported where it is needed: readers of image files take a while to load.
+    from phenopipe.formats.in_place import PixelsInPlace
+
+    return PixelsInPlace(path, store)
+
+
+def pixel_facts(path: Path) -> dict[str, Any]:
+    """Tell what is known of a store's pixels: ``pixel_size_um``, ``scaling``."""
+    facts = open_store(path).attrs.get("pixels")
+    return dict(facts) if isinstance(facts, Mapping) else {}
 
 
 def pixel_channels(path: Path) -> list[str]:

@@ -118,7 +118,8 @@ def train_classifier(
     flops = training_flops(make, torch.zeros(1, len(sites.channels), knobs.crop, knobs.crop))
     torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
     model = make()
-    config = replace(describe_encoder(knobs, sites.channels, args), trained_on=trained_on)
+    config = describe_encoder(knobs, sites.channels, args)
+    config = replace(config, trained_on=trained_on, pixels=sites.facts)
     before = replace(config, crops_seen=0, training_flops=0.0)
     if start is not None:
         before = take_weights(model.model, config, start)

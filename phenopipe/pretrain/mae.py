@@ -118,6 +118,7 @@ def train_mae(
     torch.manual_seed(int(generator(knobs.seed, "weights").integers(2**62)))
     model = build_autoencoder(knobs, n_channels)
     config = describe_encoder(knobs, sites.channels, trained_on)
+    config = replace(config, pixels=sites.facts)
     before = replace(config, crops_seen=0, training_flops=0.0)
     if start is not None:
         before = take_weights(model.encoder, config, start)

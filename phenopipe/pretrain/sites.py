@@ -47,6 +47,13 @@ class Sites:
         return self.table.height
 
     @property
+    def facts(self) -> list[dict[str, Any]] | None:
+        """What is known of the pixels of the stores, each kind once; None if nothing is."""
+        found = [dict(store.attrs.get("pixels") or {}) for store in self.stores]
+        unlike = [one for at, one in enumerate(found) if one not in found[:at]]
+        return unlike if any(unlike) else None
+
+    @property
     def in_memory(self) -> bool:
         """Whether the pixels are held in memory."""
         return self._held is not None

@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 
 from phenopipe.knobs import Knobs
 from phenopipe.screen.presets import Source, with_preset
+from phenopipe.screen.scaling import Scaling
 
 # --- user tables: which column says what ---------------------------------------------
 
@@ -136,6 +137,13 @@ class ImagesKnobs(TableKnobs):
 
     blank_is_damaged: bool = False
     """Whether an image whose pixels are all 0 counts as damaged (JUMP has some)."""
+
+    scaling: Scaling | None = None
+    """How pixels of 16 bits become pixels of 8; None: they stay at 16."""
+
+    decode: Literal["once", "in_place"] = "once"
+    """once: into images.zarr, the quicker way for all that follows. in_place: whenever a file
+    is read, and images.zarr only says where files are."""
 
     pixel_size_um: float | None = Field(default=None, gt=0)
     """Side of a pixel in micrometres, kept beside the pixels; None: as the layout says, if it

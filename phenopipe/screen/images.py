@@ -1,42 +1,33 @@
 """Read one experiment of a screen that comes as a table of image files."""
 
-import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.files import Files, Found
+from phenopipe.formats.bit_depth import Limits
 from phenopipe.formats.images import write_images, write_pixels
+from phenopipe.formats.in_place import PLATE, write_in_place
 from phenopipe.formats.tables import Stamp
 from phenopipe.formats.wells import write_wells
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.screen.adapters import ADAPTERS
 from phenopipe.screen.columns import read_rows, select_rows
 from phenopipe.screen.config import ImagesKnobs
+from phenopipe.screen.decoder import Decoder, look_at_all
 from phenopipe.screen.layouts import Experiment, list_experiment
 from phenopipe.screen.sites import (
-    FILE,
     Format,
     files_of_rows,
-    files_of_site,
     list_images,
     usual_format,
 )
 from phenopipe.screen.user_wells import one_row_a_well, wells_of_rows
-
-A = TypeVar("A")
-B = TypeVar("B")
-# Sites decoded ahead of the writer, for each thread: enough to keep it fed, few enough
-# that memory holds.
-AHEAD = 4
 
 
 def list_table(
@@ -57,7 +48,7 @@ def list_table(
         raise UserError(f"{experiment}: no row has one of the channels {knobs.channels}")
     order = {well_id: at for at, well_id in enumerate(wells["well_id"])}
     at = pl.col("well_id").replace_strict(order, return_dtype=pl.Int64)
-    return Experiment(wells, files.sort(at, "site", maintain_order=True), [])
+    return Experiment(wells, files.sort(at, "site", maintain_order=True), [], None)
 
 
 def list_source(
@@ -69,57 +60,6 @@ def list_source(
         return list_table(read_rows(tables), knobs, root, **names)
     listed = ADAPTERS[str(knobs.source)].read(tables, root, knobs, experiment)
     return list_experiment(listed, knobs, root, **names)
-
-
-def look_at_all(files: pl.DataFrame, root: Path) -> dict[str, Found]:
-    """Read the header of every named file."""
-    names = files[FILE].drop_nulls().unique(maintain_order=True).to_list()
-    with ThreadPoolExecutor(_threads()) as pool:
-        return dict(zip(names, pool.map(Files(root).look, names), strict=True))
-
-
-class Decoder:
-    """Pixels of the sites that can be stored, decoded by threads ahead of the writer.
-
-    Attributes
-    ----------
-    faults : dict of str to str
-        Sites whose file turned out to be damaged; their row of pixels is left black.
-    """
-
-    def __init__(
-        self, files: pl.DataFrame, images: pl.DataFrame, knobs: ImagesKnobs, root: Path
-    ) -> None:
-        stored = images.filter(pl.col("index").is_not_null())["image_id"]
-        self._listed = files.filter(pl.col("image_id").is_in(stored.implode()))
-        self._knobs = knobs
-        self._files = Files(root)
-        self.faults: dict[str, str] = {}
-
-    def sites(self, usual: Format) -> Iterator[NDArray[np.integer]]:
-        """Yield each site as an array of shape (channels, height, width)."""
-        shape = (len(self._knobs.channels), usual.height, usual.width)
-
-        def site(named: tuple[str, list[str]]) -> NDArray[np.integer]:
-            image_id, files = named
-            pixels = np.zeros(shape, dtype=usual.dtype)
-            for at, file in enumerate(files):
-                try:
-                    pixels[at] = self._plane(file, shape[1:])
-                except UserError as error:
-                    self.faults[image_id] = str(error)
-                    pixels[:] = 0
-                    break
-            return pixels
-
-        with ThreadPoolExecutor(_threads()) as pool:
-            yield from _ahead(pool, site, files_of_site(self._listed, self._knobs.channels))
-
-    def _plane(self, file: str, shape: tuple[int, int]) -> NDArray[np.integer]:
-        plane = self._files.decode(file, shape)
-        if self._knobs.blank_is_damaged and not plane.any():
-            raise UserError(f"{file}: all its pixels are 0")
-        return plane
 
 
 def without_damaged(images: pl.DataFrame, damaged: Iterable[str]) -> pl.DataFrame:
@@ -157,32 +97,33 @@ def convert(
     """Write the pixels of one experiment; return its wells and images tables.
 
     A site of unusual size, channel count or pixel type, or with an absent or damaged file,
-    is set aside: its ``index`` is null, and one line tells what was found.
+    is set aside: its ``index`` is null, and one line tells what was found. Where files are
+    read in place, damage that headers do not show is found by who reads them.
     """
-    wells, files, told = list_source(tables, knobs, root, screen=screen, experiment=experiment)
+    wells, files, told, size = list_source(
+        tables, knobs, root, screen=screen, experiment=experiment
+    )
     found = look_at_all(files, root)
     usual = usual_format(found, knobs, experiment)
     images, faults = list_images(files, found, knobs.channels, usual)
     check_share(images, knobs.max_unreadable, experiment, faults[0] if faults else "")
-    decoder = Decoder(files, images, knobs, root)
-    shape = (int(images["index"].count()), len(knobs.channels), usual.height, usual.width)
-
-    def sites() -> Iterator[NDArray[np.integer]]:
-        yield from decoder.sites(usual)
-        # Raised here, it keeps the writer from finishing the store.
-        readable = without_damaged(images, decoder.faults)
-        check_share(
-            readable, knobs.max_unreadable, experiment, min(decoder.faults.values(), default="")
+    decoder = Decoder(wells, files, images, knobs, root, usual)
+    limits = decoder.limits()
+    facts = facts_of_pixels(knobs, size, limits)
+    if knobs.decode == "in_place":
+        write_in_place(
+            pixels,
+            _planes(decoder, knobs),
+            root=root,
+            size=(usual.height, usual.width),
+            dtype=usual.dtype,
+            limits=limits,
+            channels=knobs.channels,
+            facts=facts,
+            stamp=stamp,
         )
-
-    write_pixels(
-        pixels,
-        sites(),
-        shape=shape,
-        channels=knobs.channels,
-        dtype=usual.dtype,
-        stamp=stamp,
-    )
+    else:
+        _write_decoded(pixels, decoder, images, usual, knobs, facts, stamp, experiment)
     places = dict(files.select("image_id", "place").iter_rows())
     for name, fault in sorted(decoder.faults.items()):
         faults.append(f"{places[name]}: {name} set aside: {fault}")
@@ -191,19 +132,54 @@ def convert(
     return wells, without_damaged(images, decoder.faults)
 
 
-def _threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+def facts_of_pixels(
+    knobs: ImagesKnobs, pixel_size_um: float | None, limits: Limits | None
+) -> dict[str, Any]:
+    """Tell what stored pixels are: how they were scaled, how large they are; if known."""
+    size = knobs.pixel_size_um or pixel_size_um
+    pixels: dict[str, Any] = {} if size is None else {"pixel_size_um": size}
+    if limits is None:
+        return {"pixels": pixels} if pixels else {}
+    assert knobs.scaling is not None
+    return {"pixels": {**pixels, **knobs.scaling.facts()}, "limits": limits}
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[A], B], todo: Iterable[A]) -> Iterator[B]:
-    """Results in order, with a bounded number of them computed ahead."""
-    running: deque[Future[B]] = deque()
-    for one in todo:
-        running.append(pool.submit(work, one))
-        if len(running) > AHEAD * _threads():
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()
+def _planes(decoder: Decoder, knobs: ImagesKnobs) -> pl.DataFrame:
+    """Plate and references of every stored site, for reading in place."""
+    rows = [(decoder.plate_of[name], *files) for name, files in decoder.planes.items()]
+    schema = dict.fromkeys([PLATE, *knobs.channels], pl.String)
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _write_decoded(
+    pixels: Path,
+    decoder: Decoder,
+    images: pl.DataFrame,
+    usual: Format,
+    knobs: ImagesKnobs,
+    facts: dict[str, Any],
+    stamp: Stamp,
+    experiment: str,
+) -> None:
+    def sites() -> Iterator[NDArray[np.integer]]:
+        yield from decoder.sites(facts.get("limits"))
+        # Raised here, it keeps the writer from finishing the store.
+        check_share(
+            without_damaged(images, decoder.faults),
+            knobs.max_unreadable,
+            experiment,
+            min(decoder.faults.values(), default=""),
+        )
+
+    write_pixels(
+        pixels,
+        sites(),
+        shape=(len(decoder.planes), len(knobs.channels), usual.height, usual.width),
+        channels=knobs.channels,
+        dtype="uint8" if "limits" in facts else usual.dtype,
+        facts=facts,
+        stamp=stamp,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

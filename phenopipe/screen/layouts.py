@@ -66,7 +66,7 @@ class Listed(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """Wells (wells format) and files of one experiment, and what was left out of them.
+    """Wells (wells format) and files of one experiment, what was left out, size of a pixel.
 
     Files are as :func:`phenopipe.screen.sites.files_of_rows` returns them.
     """
@@ -74,6 +74,7 @@ class Experiment(NamedTuple):
     wells: pl.DataFrame
     files: pl.DataFrame
     told: list[str]
+    pixel_size_um: float | None
 
 
 def list_experiment(
@@ -98,7 +99,8 @@ def list_experiment(
         order = {well_id: at for at, well_id in enumerate(wells["well_id"])}
         at = pl.col("well_id").replace_strict(order, return_dtype=pl.Int64)
         files = files.sort(at, "site", maintain_order=True)
-    return Experiment(wells, files, [*listed.told, *told, *unsound, *absent])
+    every = [*listed.told, *told, *unsound, *absent]
+    return Experiment(wells, files, every, listed.pixel_size_um)
 
 
 def sound_wells(

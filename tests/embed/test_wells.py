@@ -2,6 +2,8 @@
 
 import copy
 import tracemalloc
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -14,8 +16,9 @@ from phenopipe.embed.crops import crop_corners, cut_crops
 from phenopipe.embed.passes import Passes
 from phenopipe.embed.prepare import prepare_encoder
 from phenopipe.embed.reading import crops_a_well, sites_of
-from phenopipe.embed.wells import channel_places, embed_wells, main
-from phenopipe.encoders.folder import save_encoder
+from phenopipe.embed.wells import channel_places, embed_wells, main, unlike_pixels
+from phenopipe.encoders.base import EncoderConfig
+from phenopipe.encoders.folder import build, save_encoder
 from phenopipe.errors import UserError
 from phenopipe.formats.embeddings import (
     read_attributes,
@@ -255,3 +258,13 @@ def test_sites_smaller_than_a_crop_give_one_line_and_no_store(folder, tmp_path):
     ):
         main(command(folder, tmp_path / "e.zarr", "large"))
     assert not (tmp_path / "e.zarr").exists()
+
+
+def test_pixels_unlike_those_of_the_training_are_told():
+    config = EncoderConfig(kind="pixels", architecture="pixels", channels=("a",), crop=8)
+    facts = {"scaling": "percentiles", "percentiles": [0.1, 99.9], "pixel_size_um": 0.65}
+    trained = build(replace(config, pixels=[facts]))
+    assert unlike_pixels(trained, facts, Path("x")) is None
+    assert unlike_pixels(build(config), facts, Path("x")) is None
+    other = {**facts, "pixel_size_um": 0.598}
+    assert "0.598" in (unlike_pixels(trained, other, Path("x.zarr")) or "")

@@ -70,7 +70,7 @@ def stripes(gene, rng):
     return noisy.clip(0, 255).astype(np.uint8)
 
 
-def make_screen(folder, *, experiment="one", n_wells=24, channels=CHANNELS):
+def make_screen(folder, *, experiment="one", n_wells=24, channels=CHANNELS, facts=None):
     folder.mkdir(parents=True, exist_ok=True)
     stamp = {"names": {"screen": "made", "experiment": experiment}}
     wells = wells_of(experiment, n_wells)
@@ -107,9 +107,8 @@ def make_screen(folder, *, experiment="one", n_wells=24, channels=CHANNELS):
     write_table(screen.manifest, wells, MANIFEST, stamp)
     write_images(screen.images, images, stamp)
     shape = (n_wells, len(channels), SIDE, SIDE)
-    write_pixels(
-        screen.pixels, pixels, shape=shape, channels=channels, dtype="uint8", stamp=stamp
-    )
+    facts = {"channels": channels, "dtype": "uint8", "stamp": stamp, "facts": facts}
+    write_pixels(screen.pixels, pixels, shape=shape, **facts)
     return screen
 
 

@@ -20,6 +20,7 @@ from phenopipe.pretrain.flops import training_flops
 from phenopipe.pretrain.loop import Training
 from phenopipe.pretrain.mae import build_autoencoder, main
 from phenopipe.pretrain.reconstructions import hold_out
+from tests.pretrain.conftest import make_screen
 
 TINY = {
     "crop": 16,
@@ -173,6 +174,16 @@ def test_config_says_what_was_seen(screen, tmp_path):
     assert content["phenopipe"]["inputs"]["manifest"] == [content["trained_on"]]
     assert content["license"] is None and content["kind"] == "mae"
     assert "licence of the weights | not stated" in (tmp_path / "encoder/README.md").read_text()
+
+
+def test_config_and_card_say_how_pixels_were_scaled(tmp_path):
+    facts = {"scaling": "percentiles", "percentiles": [0.1, 99.9], "pixel_size_um": 0.65}
+    screen = make_screen(tmp_path / "screen", facts={"pixels": facts})
+    main(command(screen, tmp_path))
+    assert load_encoder(tmp_path / "encoder").config.pixels == [facts]
+    told = "scaled from 16 to 8 bits (percentiles 0.1 to 99.9 of the controls of each plate)"
+    card = (tmp_path / "encoder/README.md").read_text()
+    assert f"| pixels it was trained on | {told}, 0.65 micrometres wide |" in card
 
 
 def test_operations_of_the_papers_models():

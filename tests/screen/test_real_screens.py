@@ -1,16 +1,22 @@
 """The shipped configurations read the real public screens that they are made for."""
 
+import json
+
 import imagecodecs
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 
+from phenopipe.embed import prepare
+from phenopipe.embed import wells as embed
+from phenopipe.formats.embeddings import read_block
 from phenopipe.formats.images import open_pixels, read_images
 from phenopipe.formats.profiles import read_profiles
 from phenopipe.formats.wells import conditions, read_wells
 from phenopipe.screen import annotate, images, profiles
 from phenopipe.screen.config import AnnotateKnobs, ImagesKnobs, ProfilesKnobs
+from tests.screen.public import ome_image, write_attributes
 
 
 def entry(root, name):
@@ -121,3 +127,52 @@ def test_a_real_six_channel_field_of_16_bit_keeps_every_pixel(shared, tmp_path):
     for at in range(6):
         file = data / f"BR00143976_C03_f03_ch{at + 1}.png"
         assert np.array_equal(store[0, at], imagecodecs.png_decode(file.read_bytes()))
+
+
+def embedded(folder, model, experiment="e"):
+    """Embeddings of the wells that a screen step left in a folder."""
+    argv = [f"--{name}={folder / name}.parquet" for name in ("wells", "images")]
+    argv += [f"--pixels={folder}/images.zarr", f"--model={model}/model.safetensors"]
+    argv += [f"--config={model}/config.json", f"--embeddings={folder}/embeddings.zarr"]
+    embed.main([*argv, "--screen=s", "--encoder=x", f"--experiment={experiment}"])
+    return read_block(folder / "embeddings.zarr", 2)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("scaling", [None, {"method": "percentiles"}])
+def test_a_real_field_gives_the_same_embedding_as_files_and_as_ome_zarr(
+    shared, tmp_path, version, scaling
+):
+    data = shared / "cellpainting_6ch_field"
+    stains = ["Brightfield", "ER", "AGP", "Mito", "DNA", "RNA"]
+    field = {"plate": "P", "well": "C03", "role": "empty", "cell_type": "DAOY"}
+    named = {stain: f"BR00143976_C03_f03_ch{at}.png" for at, stain in enumerate(stains, 1)}
+    table = tmp_path / "field.csv"
+    pl.DataFrame([field | named]).write_csv(table)
+    planes = [imagecodecs.png_decode((data / name).read_bytes()) for name in named.values()]
+    plate = tmp_path / "P.ome.zarr"
+    write_attributes(plate, version, {"plate": {"wells": [{"path": "C/3"}]}})
+    write_attributes(plate / "C/3", version, {"well": {"images": [{"path": "0"}]}})
+    ome_image(plate / "C/3/0", version, np.stack(planes), stains)
+    shared_knobs = {
+        "columns": {name: name for name in ("plate", "well", "role", "cell_type")},
+        "roles": {},
+        "channels": ["DNA", "Mito", "AGP", "RNA", "ER"],
+        "scaling": scaling,
+    }
+    files = {"files": {stain: stain for stain in shared_knobs["channels"]}, "root": str(data)}
+    model = tmp_path / "model"
+    tiny = {"patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    argv = ["--kind=timm", f"--channels={json.dumps(shared_knobs['channels'])}", "--crop=256"]
+    paths = {"model": "model.safetensors", "config": "config.json", "card": "README.md"}
+    argv += [f"--{name}={model / path}" for name, path in paths.items()]
+    prepare.main([*argv, f"--model-args={json.dumps(tiny)}", "--encoder=x", "--weights"])
+    found = []
+    for name, own in (("files", files), ("ome", {"source": "ome_zarr", "root": str(tmp_path)})):
+        knobs = ImagesKnobs.model_validate({**shared_knobs, **own})
+        out = outputs(tmp_path / name, "wells", "images", "pixels")
+        argv = ["--table", str(table), "--screen=s", "--experiment=e", *knobs.as_flags(), *out]
+        images.main(argv)
+        found.append(embedded(tmp_path / name, model))
+    assert found[0].shape == (1, 32) and np.abs(found[0]).max() > 0.01
+    assert np.array_equal(*found)

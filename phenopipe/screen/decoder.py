@@ -1,0 +1,147 @@
+"""Pixels of the sites that can be stored: decoded by threads, scaled, ahead of their writer."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from phenopipe.errors import UserError
+from phenopipe.formats.bit_depth import Limits, lookups, to_8_bit
+from phenopipe.formats.files import Files, Found
+from phenopipe.screen.config import ImagesKnobs
+from phenopipe.screen.scaling import Histogram, control_sites, fixed_limits
+from phenopipe.screen.sites import FILE, Format, files_of_site
+
+A = TypeVar("A")
+B = TypeVar("B")
+# Sites decoded ahead of the writer, for each thread: enough to keep it fed, few enough
+# that memory holds.
+AHEAD = 4
+
+
+def look_at_all(files: pl.DataFrame, root: Path) -> dict[str, Found]:
+    """Read the header of every named file."""
+    names = files[FILE].drop_nulls().unique(maintain_order=True).to_list()
+    with ThreadPoolExecutor(threads()) as pool:
+        return dict(zip(names, pool.map(Files(root).look, names), strict=True))
+
+
+class Decoder:
+    """Reads the stored sites of one experiment.
+
+    Parameters
+    ----------
+    wells, files, images : DataFrame
+        Wells and files of the experiment; images as
+        :func:`phenopipe.screen.sites.list_images` returns them.
+    knobs : ImagesKnobs
+        Channels, scaling.
+    root : Path
+        Folder that files start from.
+    usual : Format
+        Size and type of a stored site, in its files.
+
+    Attributes
+    ----------
+    faults : dict of str to str
+        Sites whose file turned out to be damaged; their row of pixels is left black.
+    plate_of : dict of str to str
+        Plate of each stored site.
+    """
+
+    def __init__(
+        self,
+        wells: pl.DataFrame,
+        files: pl.DataFrame,
+        images: pl.DataFrame,
+        knobs: ImagesKnobs,
+        root: Path,
+        usual: Format,
+    ) -> None:
+        self._wells, self._knobs, self._usual = wells, knobs, usual
+        self._images = images.filter(pl.col("index").is_not_null())
+        self._files = Files(root)
+        own = files.filter(pl.col("image_id").is_in(self._images["image_id"].implode()))
+        self.planes = dict(files_of_site(own, knobs.channels))
+        plates = self._images.join(wells.select("well_id", "plate"), on="well_id")
+        self.plate_of = dict(plates.select("image_id", "plate").iter_rows())
+        self.faults: dict[str, str] = {}
+
+    def limits(self) -> Limits | None:
+        """Values that become 0 and 255 on every plate; None if pixels stay as they are."""
+        scaling, channels = self._knobs.scaling, self._knobs.channels
+        if scaling is None or scaling.method == "none" or self._usual.dtype != "uint16":
+            return None
+        if scaling.method == "range":
+            return fixed_limits(scaling, sorted(set(self.plate_of.values())), channels)
+        found = {}
+        for plate, sites in control_sites(self._wells, self._images, scaling).items():
+            counted = Histogram(len(channels))
+            for name, pixels in zip(sites, self._decoded(sites), strict=True):
+                if name not in self.faults:
+                    counted.add(pixels)
+            pairs = counted.limits(scaling.percentiles)
+            found[plate] = dict(zip(channels, pairs, strict=True))
+        return found
+
+    def sites(self, limits: Limits | None) -> Iterator[NDArray[np.integer]]:
+        """Yield each stored site in order, as an array of shape (channels, height, width)."""
+        if limits is None:
+            yield from self._decoded(self.planes)
+            return
+        tables = lookups(limits, self._knobs.channels)
+        yield from self._decoded(
+            self.planes, lambda name, pixels: to_8_bit(pixels, tables[self.plate_of[name]])
+        )
+
+    def _decoded(
+        self,
+        sites: Iterable[str],
+        then: Callable[[str, NDArray[np.integer]], NDArray[np.integer]] | None = None,
+    ) -> Iterator[NDArray[np.integer]]:
+        def one(image_id: str) -> NDArray[np.integer]:
+            pixels = self._site(image_id)
+            return pixels if then is None else then(image_id, pixels)
+
+        with ThreadPoolExecutor(threads()) as pool:
+            yield from _ahead(pool, one, sites)
+
+    def _site(self, image_id: str) -> NDArray[np.integer]:
+        size = (self._usual.height, self._usual.width)
+        pixels = np.zeros((len(self._knobs.channels), *size), dtype=self._usual.dtype)
+        for at, file in enumerate(self.planes[image_id]):
+            try:
+                pixels[at] = self._plane(file, size)
+            except UserError as error:
+                self.faults[image_id] = str(error)
+                pixels[:] = 0
+                break
+        return pixels
+
+    def _plane(self, file: str, shape: tuple[int, int]) -> NDArray[np.integer]:
+        plane = self._files.decode(file, shape)
+        if self._knobs.blank_is_damaged and not plane.any():
+            raise UserError(f"{file}: all its pixels are 0")
+        return plane
+
+
+def threads() -> int:
+    """Threads that this job may use."""
+    return int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable[[A], B], todo: Iterable[A]) -> Iterator[B]:
+    """Results in order, with a bounded number of them computed ahead."""
+    running: deque[Future[B]] = deque()
+    for one in todo:
+        running.append(pool.submit(work, one))
+        if len(running) > AHEAD * threads():
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
