@@ -78,6 +78,21 @@ def read(given: Sequence[Path], folder: Path, knobs: ImagesKnobs, experiment: st
     )
 
 
+def first_field(folder: Path) -> tuple[list[str], float | None]:
+    """Labels of the channels and pixel size of the first field of a folder of plates.
+
+    Raises
+    ------
+    UserError
+        If no plate has a field that can be read.
+    """
+    told: list[str] = []
+    for path in sorted(folder.glob(PLATES)):
+        for _, _, field in _fields(path, folder, told):
+            return field.labels, field.pixel_size_um
+    raise UserError(told[0] if told else f"{folder}: no plate, wanted {PLATES}")
+
+
 def attributes(node: Path) -> dict[str, Any]:
     """Read what OME-Zarr says about a group, whichever version wrote it.
 

@@ -13,10 +13,11 @@ import polars as pl
 from phenopipe.screen.columns import needed, read_rows
 from phenopipe.screen.config import ImagesKnobs
 from phenopipe.screen.layouts import Listed, rows_of_experiment
-from phenopipe.screen.rxrx3 import find_table, on_disk, planes_of_rows
+from phenopipe.screen.rxrx3 import find_table, named, on_disk, planes_of_rows
 
 EXPERIMENT = "experiment"
 TABLES = ("metadata.csv", "metadata_rxrx1.csv")
+FOLDERS = ("images", "train", "test")
 
 
 def tables(folder: Path) -> list[Path]:
@@ -25,9 +26,9 @@ def tables(folder: Path) -> list[Path]:
 
 
 def experiments(folder: Path) -> list[str]:
-    """Experiments that the table names."""
-    rows = read_rows(tables(folder))
-    return needed(rows, EXPERIMENT, key="experiments").unique().sort().to_list()
+    """Experiments that the table names and whose folder of images is there."""
+    every = named(folder, TABLES, EXPERIMENT)
+    return [name for name in every if any((folder / at / name).is_dir() for at in FOLDERS)]
 
 
 def read(given: Sequence[Path], folder: Path, knobs: ImagesKnobs, experiment: str) -> Listed:

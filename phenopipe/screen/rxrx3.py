@@ -28,9 +28,18 @@ def tables(folder: Path) -> list[Path]:
 
 
 def experiments(folder: Path) -> list[str]:
-    """Experiments that the table names."""
-    rows = read_rows(tables(folder))
-    return needed(rows, EXPERIMENT, key="experiments").unique().sort().to_list()
+    """Experiments that the table names and whose folder of images is there."""
+    return [
+        name
+        for name in named(folder, TABLES, EXPERIMENT)
+        if (folder / "images" / name).is_dir()
+    ]
+
+
+def named(folder: Path, names: Sequence[str], column: str) -> list[str]:
+    """Values of one column of a layout's table, in order."""
+    rows = read_rows([find_table(folder, names)])
+    return needed(rows, column, key="experiments").unique().sort().to_list()
 
 
 def read(given: Sequence[Path], folder: Path, knobs: ImagesKnobs, experiment: str) -> Listed:

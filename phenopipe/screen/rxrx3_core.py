@@ -8,6 +8,7 @@ of a well may lie in two row groups, or in two shards. They are read in the orde
 shards, a batch at a time, so that memory does not grow with a shard.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +16,9 @@ import polars as pl
 
 from phenopipe.errors import UserError
 from phenopipe.formats.files import ROW as ROW_OF_SHARD
-from phenopipe.screen.columns import needed, read_rows
 from phenopipe.screen.config import ImagesKnobs
 from phenopipe.screen.layouts import Listed
-from phenopipe.screen.rxrx3 import EXPERIMENT, find_table, read_wells
+from phenopipe.screen.rxrx3 import EXPERIMENT, find_table, named, read_wells
 
 TABLES = ("metadata_rxrx3_core.csv", "metadata.csv")
 SHARDS = "data/*.parquet"
@@ -34,9 +34,14 @@ def tables(folder: Path) -> list[Path]:
 
 
 def experiments(folder: Path) -> list[str]:
-    """Experiments that the table names."""
-    rows = read_rows(tables(folder))
-    return needed(rows, EXPERIMENT, key="experiments").unique().sort().to_list()
+    """Experiments that the table names and that some shard has images of."""
+    keys = pl.col("__key__").str.split("/").list.first()
+    found: set[str] = set()
+    for path in folder.glob(SHARDS):
+        # A torn shard is told of by the step that reads its images.
+        with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+            found |= set(pl.scan_parquet(path).select(keys.unique()).collect().to_series())
+    return [name for name in named(folder, TABLES, EXPERIMENT) if name in found]
 
 
 def read(given: Sequence[Path], folder: Path, knobs: ImagesKnobs, experiment: str) -> Listed:
