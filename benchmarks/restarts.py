@@ -68,7 +68,7 @@ def told(folder):
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def disturb(folder, number, *, processes, while_saving, rng):
+def disturb(folder, number, *, processes, while_saving, rng, alone=False):
     """Run the training, send a signal to its processes, and return whether it hit."""
     scheduler, found = start(folder, TARGET, processes=processes), []
     before, wait = told(folder), rng.randint(2, 7)
@@ -83,7 +83,9 @@ def disturb(folder, number, *, processes, while_saving, rng):
             pass
     else:
         time.sleep(rng.random() * 0.05)
-    for process in found if number == signal.SIGKILL else found[:1]:
+    # The first one found has started the others.
+    hit = found if number == signal.SIGKILL else found[:1]
+    for process in [rng.choice(found[1:])] if alone and processes > 1 else hit:
         with contextlib.suppress(psutil.Error):
             process.send_signal(number)
     code = scheduler.wait()
@@ -130,6 +132,7 @@ def main():
             signal.SIGKILL,
             processes=given.processes,
             while_saving=number % 2 == 1,
+            alone=number % 4 >= 2,
             rng=rng,
         )
         hits, halves = hits + hit, halves + half
