@@ -6,10 +6,11 @@
 demo can. FOLDER holds one real field of six 16-bit PNG files, `*_ch1.png` to `*_ch6.png`: it
 is cut into tiles, which go through the workflow (`configs/field.yaml`). As the models of the
 paper take 8 bits, each channel is scaled so that its darkest and brightest thousandth of the
-field are clipped. ``--results`` instead reads what a finished run of any configuration
-painted. The error is divided by that of predicting each channel's mean, since dim channels
-keep a variance below 1 (1e-5 is added to it). One line a figure: name, figure, unit, bound.
-Exits with 1 if a bound is not kept.
+field are clipped. Both end with a page that shows what was painted, `index.html` in the
+folder `results/report` of each. ``--results`` instead reads what a finished run of any
+configuration painted. The error is divided by that of predicting each channel's mean, since
+dim channels keep a variance below 1 (1e-5 is added to it). One line a figure: name, figure,
+unit, bound. Exits with 1 if a bound is not kept.
 """
 
 import argparse
@@ -75,10 +76,10 @@ def simulated():
 
 
 def run(folder, cores, config, *settings):
-    """Run the workflow as far as the stage pretrain; return the path of what it painted."""
+    """Run the workflow as far as its page; return the path of what was painted."""
     command = [sys.executable, "-m", "snakemake", "--profile", str(ROOT / "profiles" / "local")]
     command += ["--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
-    command += ["--directory", str(folder), "pretrain", "--configfile", str(config), *settings]
+    command += ["--directory", str(folder), "report", "--configfile", str(config), *settings]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, check=True, env=environment, cwd=ROOT)
     return folder / "results" / "pretrain" / "mae" / "reconstructions.npz"
