@@ -3,6 +3,7 @@
 Shape suffixes: N wells, D features, K classes (blocks in ``choose_block``).
 """
 
+import os
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,7 @@ def fit_probe(
     max_iter: int = MAX_ITER,
     tolerance: float = TOLERANCE,
     start: LinearProbe | None = None,
+    threads: int | None = None,
 ) -> LinearProbe:
     """Fit the probe: standardized features, then a multinomial logistic regression.
 
@@ -75,6 +77,9 @@ def fit_probe(
         See :func:`phenopipe.probe.solver.minimize`; scikit-learn keeps its own.
     start : LinearProbe, optional
         A probe of the same classes and width to start from; scikit-learn starts from zero.
+    threads : int, optional
+        Threads of our solver, which change no result; left out, those that the job has
+        (``OMP_NUM_THREADS``). scikit-learn gets one.
 
     Returns
     -------
@@ -84,8 +89,11 @@ def fit_probe(
     Notes
     -----
     Balanced class weights, C = 1, intercepts without penalty, 2,000 iterations. Features
-    stay in single precision and one thread computes: scikit-learn is slower with two.
+    stay in single precision. BLAS keeps to one thread: ours works on pieces of wells side by
+    side, and scikit-learn gains little from two.
     """
+    if threads is None:
+        threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
     x_ND = np.asarray(x_train_ND, dtype=np.float32)
     with threadpool_limits(limits=1):
         if solver == "sklearn":
@@ -99,6 +107,7 @@ def fit_probe(
             max_iter=max_iter,
             tolerance=tolerance,
             start_DK=_start_of(start, classes_K, x_ND.shape[1]),
+            threads=threads,
         )
     share = found.gap / found.objective
     return LinearProbe(

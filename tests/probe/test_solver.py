@@ -66,22 +66,66 @@ def test_the_default_stop_is_not_above_that_of_scikit_learn(signal, n_features, 
     assert own <= sklearn_objective(coef_KD, intercept_K, x_ND, class_N) * (1 + 1e-6)
 
 
-def test_gradient_and_slope_are_derivatives_of_the_objective():
+def test_gradient_is_the_derivative_of_the_objective():
     x_ND, class_N = made_up(60, 3, 3)
     objective = Objective(x_ND, class_N, 3)
     rng = np.random.default_rng(1)
     weight_DK, step_DK = rng.normal(size=(2, 4, 3))
-    z_NK, step_NK = objective.logits(weight_DK), objective.logits(step_DK)
+    ahead, behind = (objective.at(weight_DK + h * step_DK).value for h in (1e-5, -1e-5))
+    gradient_DK = objective.at(weight_DK).gradient_DK
+    assert np.vdot(gradient_DK, step_DK) == pytest.approx((ahead - behind) / 2e-5, rel=1e-6)
 
-    def whole(length):
-        moved_DK = weight_DK + length * step_DK
-        penalty = objective.penalty(moved_DK, moved_DK) / 2
-        return objective.along(z_NK, step_NK, length)[0] + penalty
 
-    change = (whole(1e-5) - whole(-1e-5)) / 2e-5
-    _, slope = objective.along(z_NK, step_NK, 0.0)
-    assert slope + objective.penalty(weight_DK, step_DK) == pytest.approx(change, rel=1e-6)
-    assert np.vdot(objective.gradient(weight_DK), step_DK) == pytest.approx(change, rel=1e-6)
+def test_value_is_that_of_scikit_learn_and_equal_odds_are_weights_of_zero():
+    x_ND, class_N = made_up(60, 3, 3)
+    objective = Objective(x_ND, class_N, 3)
+    weight_DK = np.random.default_rng(1).normal(size=(4, 3))
+    wanted = sklearn_objective(*as_sklearn(weight_DK), x_ND, class_N)
+    assert objective.at(weight_DK).value == pytest.approx(wanted, rel=1e-12)
+    zero, odds = objective.at(0 * weight_DK), objective.equal_odds()
+    assert odds.value == pytest.approx(zero.value, rel=1e-12)
+    assert odds.gradient_DK == pytest.approx(zero.gradient_DK, abs=1e-12)
+    assert odds.own_N == pytest.approx(zero.own_N, rel=1e-12)
+
+
+@pytest.mark.parametrize("shift", [200.0, -200.0])
+def test_logits_beyond_the_range_of_exponentials_do_no_harm(shift):
+    x_ND, class_N = made_up(60, 3, 3)
+    objective = Objective(x_ND.astype(np.float32), class_N, 3)
+    weight_DK = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    moved_DK = weight_DK.copy()
+    moved_DK[-1] += np.float32(shift)
+    here, there = objective.at(weight_DK), objective.at(moved_DK)
+    assert there.value == pytest.approx(here.value, rel=1e-4)
+    assert there.gradient_DK == pytest.approx(here.gradient_DK, abs=1e-4)
+
+
+def test_number_of_threads_changes_no_bit(monkeypatch):
+    monkeypatch.setattr("phenopipe.probe.solver.PIECE", 32)
+    x_ND, class_N = made_up()
+    one, three = (
+        minimize(x_ND, class_N, 4, max_iter=500, tolerance=1e-5, threads=n) for n in (1, 3)
+    )
+    assert np.array_equal(one.weight_DK, three.weight_DK)
+    assert one.iterations == three.iterations
+
+
+def test_own_wells_of_a_small_class_enter_its_first_hessian():
+    x_ND, class_N = made_up(30, 12, 3)
+    objective = Objective(x_ND, class_N, 3)
+    own_N = np.random.default_rng(1).uniform(0.1, 0.9, size=30)
+    g_DK = np.random.default_rng(2).normal(size=(13, 3))
+    share_N = 1 / (3 * np.bincount(class_N))[class_N]
+    wrong = share_N @ (1 - own_N)
+    q_DK = objective.preconditioner(own_N)(g_DK)
+    small_K = np.bincount(class_N) < 13
+    assert 0 < small_K.sum() < 3
+    for k in range(3):
+        own_of_k = small_K[k] & (class_N == k)
+        weight_N = share_N * np.where(own_of_k, own_N * (1 - own_N), 0)
+        weight_N += share_N * (1 + wrong) / 2 / 3
+        hessian_DD = x_ND.T @ (weight_N[:, None] * x_ND) + np.diag(objective.l2_D1[:, 0])
+        assert hessian_DD @ q_DK[:, k] == pytest.approx(g_DK[:, k], abs=1e-4)
 
 
 def test_few_iterations_suffice_where_features_are_correlated():
