@@ -20,7 +20,7 @@ real: .venv/installed  ## the whole chain on real images: make real DATA=folder 
 		--directory build/bbbc013 all
 	@echo "report: build/bbbc013/results/report/index.html"
 
-test: .venv/installed .venv/readers/installed  ## every check of CI
+test: .venv/installed .venv/others/installed  ## every check of CI
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --durations=10 \
 		-n $(CORES) --dist loadfile
 
@@ -59,8 +59,8 @@ clean:  ## remove results, logs and caches; the environment stays
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Tools that tests open our exports with; they never share an environment with us.
-.venv/readers/installed: tests/export/readers.txt | .venv/installed
-	$(PYTHON) -m venv .venv/readers
-	.venv/readers/bin/python -m pip install --quiet -r tests/export/readers.txt
+# Tools that tests open our exports with, and an S3 server; in an environment of their own.
+.venv/others/installed: tests/others.txt | .venv/installed
+	$(PYTHON) -m venv .venv/others
+	.venv/others/bin/python -m pip install --quiet -r tests/others.txt
 	touch $@

@@ -107,6 +107,10 @@ class WorkflowConfig(BaseModel):
                     **simulated,
                     **one.annotate,
                 }
+            case "screen", "fetch":
+                every = list(self.experiments(names["screen"]))
+                told = self.screens[names["screen"]].brought(self.data)
+                return f"screens.{names['screen']}.fetch", {"experiments": every, **told}
             case "screen", _:
                 one, experiment = self.screens[names["screen"]], names["experiment"]
                 own = self.experiments(names["screen"])
@@ -320,6 +324,8 @@ def _entries(config: WorkflowConfig, stage: str, step: str) -> list[Names]:
     match stage, step:
         case "screen", "annotate":
             return [{"screen": name} for name in config.screens]
+        case "screen", "fetch":
+            return [{"screen": name} for name, one in config.screens.items() if one.fetch]
         case "screen", _:
             return [
                 {"screen": name, "experiment": experiment}

@@ -3,6 +3,10 @@
 Part of the roof: it knows all stages.
 """
 
+import os
+import sys
+from pathlib import Path
+
 from phenopipe.align import config as align
 from phenopipe.benchmark import config as benchmark
 from phenopipe.consistency import config as consistency
@@ -23,6 +27,7 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "images": screen.ImagesKnobs,
         "profiles": screen.ProfilesKnobs,
         "annotate": screen.AnnotateKnobs,
+        "fetch": screen.FetchKnobs,
     },
     "qc": {
         "check": qc.CheckKnobs,
@@ -77,3 +82,15 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "manifests": export.ManifestsKnobs,
     },
 }
+
+
+def let_steps_be_found(home: Path) -> None:
+    """Let ``python -m phenopipe.<stage>.<step>`` work in every job, from any folder.
+
+    The library beside the Snakefile and the Python that runs Snakemake go first; a conda
+    environment, where one is asked for, goes before both.
+    """
+    searched = [str(home), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, searched))
+    here = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])

@@ -5,8 +5,6 @@ functions of rules, ``targets`` and ``files`` list what a whole run makes.
 """
 
 import functools
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -245,6 +243,7 @@ class Wiring:
         reconstructed = [
             n for n in runs["trained"] if config.encoders[n["encoder"]].kind != "classifier"
         ]
+        fetched = [n for n in runs["screens"] if config.screens[n["screen"]].fetch]
         with_judges = [n for n in runs["manifests"] if config.manifests[n["manifest"]].judges]
         armed = [n for n in runs["benchmarks"] if self.has_genes(n["screen"])]
         judged = runs["benchmarks"] + runs["probes"]
@@ -259,6 +258,7 @@ class Wiring:
             "images": _fill(SCREEN + "images.parquet", experiments),
             "pixels": _fill(SCREEN + "images.zarr", self.imaged(experiments)),
             "truth": _fill(SCREEN + "truth.parquet", simulated),
+            "fetched": _fill("results/screen/{screen}/fetched.parquet", fetched),
             "defects": _fill("results/qc/{screen}/defects.parquet", runs["screens"]),
             "metrics": _fill(QC + "metrics.parquet", experiments),
             "flags": _fill(QC + "wells.parquet", experiments),
@@ -370,6 +370,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "embed": ("embeddings",),
     "align": ("aligned", "controls", "measures", "arms"),
     "apply": ("applied",),
+    "fetch": ("fetched",),
     "consistency": ("pvalues",),
     "phenoprints": ("combined", "manifests", "funnels", "diversity"),
     "pretrain": ("histories",),
@@ -378,18 +379,6 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "report": (),
     "export": ("exported",),
 }
-
-
-def let_steps_be_found(home: Path) -> None:
-    """Let ``python -m phenopipe.<stage>.<step>`` work in every job, from any folder.
-
-    The library beside the Snakefile and the Python that runs Snakemake go first; a conda
-    environment, where one is asked for, goes before both.
-    """
-    searched = [str(home), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, searched))
-    here = str(Path(sys.executable).parent)
-    os.environ["PATH"] = os.pathsep.join([here, os.environ.get("PATH", "")])
 
 
 def _fill(pattern: str, names: Iterable[Names]) -> list[str]:

@@ -20,8 +20,8 @@ from phenopipe.errors import UserError
 from phenopipe.failures import tell_failures
 from phenopipe.knobs import SOURCES
 from phenopipe.provenance import source_digest
-from phenopipe.steps import STEPS
-from phenopipe.wiring import Wiring, let_steps_be_found
+from phenopipe.steps import STEPS, let_steps_be_found
+from phenopipe.wiring import Wiring
 
 let_steps_be_found(HOME)
 
@@ -93,6 +93,11 @@ def tables(wildcards):
         return WIRING.tables(**wildcards)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def checksums(wildcards):
+    """The table of digests that a public screen's files must have, if it names one."""
+    return WIRING.optional(CONFIG.screens[wildcards.screen].fetch.get("checksums"))
 
 
 def annotation(name):

@@ -10,6 +10,37 @@ Stage screen: what was done to which well, and where are its pixels?
 """
 
 
+rule screen_fetch:
+    """A part of a public screen, from where it is published to the data folder."""
+    input:
+        checksums=checksums,
+    output:
+        fetched="results/screen/{screen}/fetched.parquet",
+    log:
+        "logs/screen/fetch/{screen}.log",
+    benchmark:
+        "logs/benchmarks/screen/fetch/{screen}.tsv"
+    # Here, where Snakemake runs: compute nodes often see no network.
+    localrule: True
+    conda:
+        "../envs/phenopipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=minutes(1440),
+    params:
+        knobs=knobs("screen", "fetch"),
+        source=source("screen"),
+    shell:
+        """
+        python -m phenopipe.screen.fetch \
+            --checksums {input.checksums:q} \
+            --fetched {output.fetched:q} \
+            --screen {wildcards.screen:q} \
+            {params.knobs:q} &>{log:q}
+        """
+
+
 rule screen_simulate:
     """One experiment of a simulated screen, with its planted truth apart."""
     output:
@@ -157,3 +188,9 @@ rule screen:
     """Everything up to the stage screen."""
     input:
         targets("screen"),
+
+
+rule fetch:
+    """What `screens: fetch` names, brought to the data folder; nothing else downloads."""
+    input:
+        targets("fetch"),

@@ -12,7 +12,7 @@ from phenopipe.config import load_config
 from phenopipe.entries import Benchmark, Encoder, Manifest, Probe, Screen
 from phenopipe.errors import UserError
 from phenopipe.steps import STEPS
-from phenopipe.wiring import Wiring
+from phenopipe.wiring import TARGETS, Wiring
 
 ROOT = Path(__file__).parents[1]
 DEMO = yaml.safe_load((ROOT / "workflow_config.yaml").read_text())
@@ -143,6 +143,29 @@ def test_a_later_experiment_is_known_to_apply_alone():
     assert "screens.simulated.apply.late-1.plates" in refused(config)
     config["screens"]["simulated"]["apply"] = {"huvec-1": {}}
     assert "'huvec-1' is among the screen's experiments too" in refused(config)
+
+
+def test_nothing_but_the_target_fetch_brings_files():
+    config = copy.deepcopy(DEMO)
+    config["screens"]["public"] = {
+        "source": "rxrx1",
+        "path": "rxrx1",
+        "experiments": {"HUVEC-01": {}, "HUVEC-02": {}},
+        "fetch": {
+            "home": "https://example.org",
+            "files": ["{experiment}/*"],
+            "checksums": "c.csv",
+        },
+    }
+    loaded = load_config(config)
+    wiring = Wiring(loaded, ROOT)
+    assert wiring.targets("fetch") == ["results/screen/public/fetched.parquet"]
+    for stage in set(TARGETS) - {"fetch"}:
+        assert not [path for path in wiring.targets(stage) if "fetched" in path]
+    knobs = loaded.knobs("screen", "fetch", screen="public")
+    assert knobs.experiments == ("HUVEC-01", "HUVEC-02") and knobs.folder == "rxrx1"
+    config["screens"]["public"]["fetch"]["max_gb"] = -1
+    assert "screens.public.fetch.max_gb" in refused(config)
 
 
 def test_a_cycle_is_named():

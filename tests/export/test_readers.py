@@ -14,9 +14,9 @@ from phenopipe.formats.aligned import write_aligned
 
 from .conftest import treatment, wells_of
 
-READERS = Path(__file__).parents[2] / ".venv" / "readers" / "bin" / "python"
+READERS = Path(__file__).parents[2] / ".venv" / "others" / "bin" / "python"
 pytestmark = pytest.mark.skipif(
-    not READERS.exists(), reason="no .venv/readers, which make test installs"
+    not READERS.exists(), reason="no .venv/others, which make test installs"
 )
 OPEN = """
 import json, sys
