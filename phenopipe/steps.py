@@ -19,6 +19,7 @@ from phenopipe.probe import config as probe
 from phenopipe.qc import config as qc
 from phenopipe.report import config as report
 from phenopipe.screen import config as screen
+from phenopipe.screen.fetch_config import FetchKnobs
 from phenopipe.undersample import config as undersample
 
 STEPS: dict[str, dict[str, type[Knobs]]] = {
@@ -27,7 +28,7 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "images": screen.ImagesKnobs,
         "profiles": screen.ProfilesKnobs,
         "annotate": screen.AnnotateKnobs,
-        "fetch": screen.FetchKnobs,
+        "fetch": FetchKnobs,
     },
     "qc": {
         "check": qc.CheckKnobs,

@@ -15,7 +15,7 @@ from phenopipe.formats.fetched import FETCHED
 from phenopipe.formats.tables import read_any, write_table
 from phenopipe.formats.wells import parse_well
 from phenopipe.knobs import parse_step, run_step
-from phenopipe.screen.config import FetchKnobs
+from phenopipe.screen.fetch_config import FetchKnobs
 from phenopipe.screen.transfer import Brought, Home, Remote, bring_all, expanded
 
 MB, GB = 10**6, 10**9

@@ -19,8 +19,8 @@ import pytest
 from phenopipe.errors import UserError
 from phenopipe.formats.fetched import FETCHED
 from phenopipe.formats.tables import read_table
-from phenopipe.screen.config import FetchKnobs
 from phenopipe.screen.fetch import fetch, main, read_digests
+from phenopipe.screen.fetch_config import FetchKnobs
 from phenopipe.screen.transfer import expanded
 
 MOTO = Path(__file__).parents[2] / ".venv" / "others" / "bin" / "moto_server"
