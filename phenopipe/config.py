@@ -206,6 +206,7 @@ def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
         needs = {
             "mae": ("manifest",),
             "ca_mae": ("manifest",),
+            "dino": ("manifest",),
             "classifier": ("screen",),
             "trimmed": ("of", "task"),
         }
@@ -274,10 +275,13 @@ def _check_starts(config: WorkflowConfig) -> None:
         start = config.encoders[encoder.initialize_from]
         if start.kind in ("pixels", "profiles", "random"):
             raise UserError(f"{where}: kind {start.kind!r} has no weights to start from")
-        if {encoder.kind, start.kind} <= {"mae", "ca_mae"}:
+        if {encoder.kind, start.kind} <= {"mae", "ca_mae", "dino"}:
             ours, theirs = (
-                config.knobs("pretrain", "mae", encoder=one).architecture  # type: ignore[attr-defined]
-                for one in (name, encoder.initialize_from)
+                config.knobs(*STEP_OF_KIND[kind], encoder=one).architecture  # type: ignore[attr-defined]
+                for kind, one in (
+                    (encoder.kind, name),
+                    (start.kind, encoder.initialize_from),
+                )
             )
             for key, value in ours.items():
                 if theirs[key] != value:

@@ -34,6 +34,7 @@ STEP_OF_KIND = {
     "random": ("embed", "random"),
     "mae": ("pretrain", "mae"),
     "ca_mae": ("pretrain", "mae"),
+    "dino": ("pretrain", "dino"),
     "classifier": ("pretrain", "classifier"),
     "trimmed": ("probe", "trim"),
 }
@@ -115,19 +116,20 @@ class Encoder(Entry):
         "random",
         "mae",
         "ca_mae",
+        "dino",
         "classifier",
         "trimmed",
     ]
     """How the encoder comes about."""
     manifest: str | None = None
-    """Manifest that it learns from (mae, ca_mae)."""
+    """Manifest that it learns from (mae, ca_mae, dino)."""
     screen: str | None = None
     """Screen whose labels it learns (classifier)."""
     weights: str | None = None
     """File of weights (timm), or folder of an encoder (imported)."""
     initialize_from: str | None = None
-    """Encoder of the same architecture whose weights training starts from (mae, ca_mae,
-    classifier)."""
+    """Encoder of the same architecture whose weights training starts from (mae, ca_mae, dino,
+    classifier); a dino may start from a mae."""
     of: str | None = None
     """Encoder that is cut (trimmed)."""
     task: str | None = None

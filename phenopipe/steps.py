@@ -58,7 +58,11 @@ STEPS: dict[str, dict[str, type[Knobs]]] = {
         "select": phenoprints.SelectKnobs,
         "diversity": phenoprints.DiversityKnobs,
     },
-    "pretrain": {"mae": pretrain.MaeKnobs, "classifier": pretrain.ClassifierKnobs},
+    "pretrain": {
+        "mae": pretrain.MaeKnobs,
+        "dino": pretrain.DinoKnobs,
+        "classifier": pretrain.ClassifierKnobs,
+    },
     "probe": {"blocks": probe.BlocksKnobs, "trim": probe.TrimKnobs},
     "benchmark": {
         "aggregate": benchmark.AggregateKnobs,

@@ -13,7 +13,7 @@ from phenopipe.entries import TESTS, Names
 from phenopipe.errors import UserError
 from phenopipe.screen.adapters import ADAPTERS
 
-TRAINED = ("mae", "ca_mae", "classifier")
+TRAINED = ("mae", "ca_mae", "dino", "classifier")
 SCREEN = "results/screen/{screen}/{experiment}/"
 QC = "results/qc/{screen}/{experiment}/"
 EMBED = "results/embed/{screen}/{encoder}/{experiment}.zarr"
@@ -235,13 +235,13 @@ class Wiring:
     @functools.cached_property
     def made(self) -> dict[str, list[str]]:
         """Every kind of file that a whole run makes."""
-        runs, config = self.runs, self.config
+        runs, config, encoders = self.runs, self.config, self.config.encoders
         experiments = runs["experiments"]
         simulated = [
             n for n in experiments if config.screens[n["screen"]].source == "simulated"
         ]
         reconstructed = [
-            n for n in runs["trained"] if config.encoders[n["encoder"]].kind != "classifier"
+            n for n in runs["trained"] if encoders[n["encoder"]].kind in ("mae", "ca_mae")
         ]
         fetched = [n for n in runs["screens"] if config.screens[n["screen"]].fetch]
         with_judges = [n for n in runs["manifests"] if config.manifests[n["manifest"]].judges]
@@ -250,7 +250,7 @@ class Wiring:
         with_folder = [
             {"encoder": name}
             for name in dict.fromkeys(one["encoder"] for one in judged)
-            if config.encoders[name].kind not in ("profiles", "random")
+            if encoders[name].kind not in ("profiles", "random")
         ]
         return {
             "encoders": _fill("results/encoders/{encoder}/config.json", with_folder),

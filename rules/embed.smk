@@ -63,7 +63,8 @@ rule embed_wells:
         "logs/benchmarks/embed/wells/{screen}/{encoder}/{experiment}.tsv"
     wildcard_constraints:
         encoder=encoders_of(
-            "timm", "imported", "pixels", "mae", "ca_mae", "classifier", "trimmed"
+            *("timm", "imported", "pixels", "trimmed"),
+            *("mae", "ca_mae", "dino", "classifier"),
         ),
     conda:
         "../envs/phenopipe.yaml"

@@ -209,6 +209,10 @@ def test_a_cycle_of_starts_is_named():
             {"kind": "ca_mae", "manifest": "all", "initialize_from": "mae"},
             "mae has channel_agnostic False, wanted True",
         ),
+        (
+            {"kind": "dino", "manifest": "all", "initialize_from": "mae"},
+            "mae has crop 32, wanted 64",
+        ),
     ],
 )
 def test_a_start_that_cannot_fit_is_refused(entry, told):
@@ -236,6 +240,17 @@ def test_a_preset_of_an_entry_goes_before_a_section_and_its_own_keys_before_it()
     wrong = {"kind": "mae", "manifest": "all", "preset": "CA-S/16"}
     told = refused(changed(encoders={**DEMO["encoders"], "own": wrong}))
     assert told.startswith("encoders.own.preset: ") and "wanted kind ca_mae" in told
+
+
+def test_the_papers_two_trainings_by_a_teacher_are_those_of_its_appendix():
+    config = load_config(yaml.safe_load((ROOT / "configs" / "paper.yaml").read_text()))
+    for name, patch, manifest in (("dino_l16", 16, "rxrx3"), ("dino_l8", 8, "rpi93m")):
+        knobs = config.knobs("pretrain", "dino", encoder=name)
+        assert (knobs.patch, knobs.lr, knobs.prototypes) == (patch, 1e-5, 65_536)
+        assert config.encoders[name].manifest == manifest
+        assert name in config.benchmarks["genome"].encoders
+    start = Wiring(config, ROOT).start("config.json", encoder="dino_l8")
+    assert start == ["results/encoders/mae_l8_rpi93m/config.json"]
 
 
 def test_paper_chain_is_wired_from_all_images_to_the_report():

@@ -1,6 +1,7 @@
 """Snakemake itself: lint, dry runs of every target, the literal command, reruns."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,33 @@ def test_configfile_and_directory_outside_the_repository(tmp_path):
         "all", "--snakefile", ROOT / "Snakefile", "--configfile", mine, "-d", tmp_path / "there"
     )
     assert "huvec-1" in printed and "arpe-2" not in printed
+
+
+def test_a_student_that_starts_from_an_autoencoder_is_trained_probed_and_trimmed(tmp_path):
+    config = yaml.safe_load((ROOT / "tests" / "small.yaml").read_text())
+    sizes = {
+        key: config["encoders"]["mae-all"][key] for key in ("crop", "dim", "depth", "heads")
+    }
+    dino = {"kind": "dino", "manifest": "all", "initialize_from": "mae-all", **sizes}
+    config["encoders"] |= {
+        "dino": dino,
+        "cut": {"kind": "trimmed", "of": "dino", "task": "anax"},
+    }
+    config["probes"]["anax"]["encoders"].append("dino")
+    config["benchmarks"]["genome"]["encoders"] += ["dino", "cut"]
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(config))
+    flags = ("--snakefile", ROOT / "Snakefile", "--configfile", mine, "-d", tmp_path / "there")
+    printed = dry_run("all", *flags, "--printshellcmds")
+    (command,) = re.findall(r"python -m phenopipe.pretrain.dino (.*?)&>", printed, re.DOTALL)
+    assert "--start-model results/encoders/mae-all/model.safetensors" in command
+    assert (
+        "results/pretrain/dino/history.parquet" in command and "--prototypes=65536" in command
+    )
+    assert "results/pretrain/dino/reconstructions.npz" not in printed
+    made = re.findall(r"results/\S+?/(?:dino|cut)/\S*", printed)
+    for path in ("probe/dino/anax", "embed/simulated/dino", "benchmark/genome/cut"):
+        assert any(one.startswith(f"results/{path}") for one in made), path
 
 
 @pytest.mark.parametrize(

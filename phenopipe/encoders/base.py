@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from phenopipe.encoders.standardize import FULL_SCALE, self_standardize
 
-Kind = Literal["vit", "cnn", "mae", "ca_mae", "pixels"]
+Kind = Literal["vit", "cnn", "mae", "ca_mae", "dino", "pixels"]
 Pooling = Literal["mean", "class"]
 Normalization = Literal["self_standardize", "none"]
 
@@ -22,7 +22,7 @@ class EncoderConfig:
 
     Attributes
     ----------
-    kind : {"vit", "cnn", "mae", "ca_mae", "pixels"}
+    kind : {"vit", "cnn", "mae", "ca_mae", "dino", "pixels"}
         Which class builds it; ``cnn`` is any timm model that is no ``VisionTransformer``.
     architecture, model_args : str, dict
         timm's name of the model (or ``kind``) and the arguments it is built with.

@@ -32,7 +32,7 @@ def as_timm(config: EncoderConfig) -> TimmModel:
     bottom.
     """
     shape = (len(config.channels), config.crop, config.crop)
-    if config.kind in ("mae", "ca_mae"):
+    if config.kind in ("mae", "ca_mae", "dino"):
         return _autoencoder(config)
     return TimmModel(config.architecture, config.model_args, shape)
 

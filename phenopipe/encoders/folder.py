@@ -39,7 +39,7 @@ def build(config: EncoderConfig) -> Encoder:
     """Build an encoder with fresh random weights (torch's global generator)."""
     if config.kind == "pixels":
         return PixelStatistics(config)
-    if config.kind == "mae":
+    if config.kind in ("mae", "dino"):
         return MaeEncoder(config, build_mae_encoder(**config.model_args))
     if config.kind == "ca_mae":
         return MaeEncoder(config, build_channel_agnostic_encoder(**config.model_args))
@@ -92,7 +92,7 @@ def trimmed(config: EncoderConfig, block: int, of: str) -> EncoderConfig:
         Name of the whole encoder.
     """
     args = dict(config.model_args)
-    if config.kind in ("vit", "mae", "ca_mae"):
+    if config.kind in ("vit", "mae", "ca_mae", "dino"):
         # The final norm was trained for the last block; it has no place behind another.
         args |= {"depth": block, "final_norm": False}
     elif config.kind == "cnn":

@@ -30,9 +30,7 @@ from phenopipe.encoders.stochastic_depth import (
     Rescale,
     Rule,
     drop_rates,
-    drop_samples,
-    leaves_out,
-    mask_samples,
+    pass_blocks,
 )
 
 FourierForm = Literal["as_released", "patch", "image"]
@@ -346,19 +344,10 @@ class MaskedAutoencoder(nn.Module):
         x_NKD = tokens_NLD.gather(1, index)
         cls = (encoder.cls_token + encoder.pos_embed[:, :1]).expand(len(x_NKD), -1, -1)
         x_NKD = torch.cat([cls.to(x_NKD.dtype), x_NKD], dim=1)
-        passes_NB = None
-        if self.training and drop_NB is not None:
-            # Asked for once: counting block by block would make a GPU wait at each.
-            passes_NB = (drop_NB >= drop_NB.new_tensor(self.drop_rates)).cpu()
-        for number, (block, rate) in enumerate(
-            zip(encoder.blocks, self.drop_rates, strict=True)
-        ):
-            if passes_NB is None or rate == 0.0:
-                x_NKD = block(x_NKD)
-            elif leaves_out(rate, self.drop_path_form):
-                x_NKD = drop_samples(block, x_NKD, passes_NB[:, number])
-            else:
-                x_NKD = mask_samples(block, x_NKD, passes_NB[:, number])
+        drop_NB = drop_NB if self.training else None
+        x_NKD = pass_blocks(
+            encoder.blocks, x_NKD, drop_NB, self.drop_rates, self.drop_path_form
+        )
         return cast(Tensor, encoder.norm(x_NKD))
 
     def forward(

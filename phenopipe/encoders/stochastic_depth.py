@@ -8,6 +8,7 @@ give the same numbers up to rounding.
 Shape suffixes: N crops, L tokens, D width, B blocks.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast
 
 import torch
@@ -79,3 +80,40 @@ def mask_samples(block: nn.Module, x_NLD: Tensor, passes_N: Tensor) -> Tensor:
     """Apply a block to all samples and keep the result of those that pass."""
     passes_N11 = passes_N[:, None, None].to(x_NLD.device, non_blocking=True)
     return torch.where(passes_N11, block(x_NLD).to(x_NLD.dtype), x_NLD)
+
+
+def pass_blocks(
+    blocks: Iterable[nn.Module],
+    x_NLD: Tensor,
+    drop_NB: Tensor | None,
+    rates: Sequence[float],
+    form: Form,
+) -> Tensor:
+    """Pass tokens through all blocks, which crops skip by their own noise.
+
+    Parameters
+    ----------
+    blocks : modules
+        One after another.
+    x_NLD : tensor
+        Tokens of the crops.
+    drop_NB : tensor or None
+        Uniform noise: a crop skips a block where it is below the block's rate. None: nobody
+        skips.
+    rates : list of float
+        Of each block.
+    form : {"left_out", "masked"}
+        How crops skip.
+    """
+    passes_NB = None
+    if drop_NB is not None and any(rates):
+        # Asked for once: counting block by block would make a GPU wait at each.
+        passes_NB = (drop_NB >= drop_NB.new_tensor(rates)).cpu()
+    for number, (block, rate) in enumerate(zip(blocks, rates, strict=True)):
+        if passes_NB is None or rate == 0.0:
+            x_NLD = block(x_NLD)
+        elif leaves_out(rate, form):
+            x_NLD = drop_samples(block, x_NLD, passes_NB[:, number])
+        else:
+            x_NLD = mask_samples(block, x_NLD, passes_NB[:, number])
+    return x_NLD

@@ -17,6 +17,11 @@ HISTORY = Schema(
         ),
     },
     unique=("update",),
-    # Parts of the loss: l2 and fourier of an autoencoder, accuracy of a classifier.
-    extra=("l2", "fourier", "accuracy"),
+    # Parts of the loss: l2 and fourier of an autoencoder, accuracy of a classifier; dino, ibot,
+    # koleo and entropy of a student and its teacher, and what is measured now and then, null
+    # between: of held-out images, and accuracies of probes on every block.
+    extra=(
+        *("l2", "fourier", "accuracy", "dino", "ibot", "koleo", "entropy"),
+        *("held_out_", "probe_"),
+    ),
 )

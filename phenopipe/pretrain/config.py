@@ -1,7 +1,7 @@
 """Knobs of the pretrain stage; defaults fit the embedded demo, the paper's are in configs/."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from phenopipe.knobs import Knobs
-from phenopipe.pretrain.presets import PRESETS, Preset
+from phenopipe.pretrain.presets import DINO_PRESETS, PRESETS, DinoPreset, Preset
 
 # A vision transformer that learns within a minute on a laptop.
 SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
@@ -159,6 +159,143 @@ class MaeKnobs(TrainingKnobs):
         """What decides the encoder's tensors, apart from the channels."""
         names = {"channel_agnostic", "crop", "patch", "dim", "depth", "heads", "mlp_ratio"}
         return self.model_dump(include=names)
+
+
+class DinoKnobs(TrainingKnobs):
+    """Settings of a student and its teacher; what the paper leaves open is as in DINOv2."""
+
+    preset: DinoPreset | None = None
+    """A model of the paper's appendix A.9: its sizes, learning rate and stochastic depth, in
+    place of the defaults here; what is set beside it goes first."""
+    batch: PositiveInt = 32
+    """Images an update, of all processes together; each gives large and small crops."""
+    micro_batch: PositiveInt | None = None
+    """Images that a process takes at once, its share of ``batch`` one part after another
+    where that is larger. What an update does stays the same but for rounding."""
+    crop: PositiveInt = 64
+    """Side of a large crop, pixels (paper's encoders: 256)."""
+    small_crop: PositiveInt = 32
+    """Side of a small crop, pixels, a multiple of ``patch``; pixels are as large in it."""
+    large_crops: int = Field(default=2, ge=2)
+    """Large crops of an image, which the teacher sees too (paper: 2)."""
+    small_crops: NonNegativeInt = 4
+    """Small crops of an image, which only the student sees (paper: 4)."""
+    region: float = Field(default=1.5, ge=1.0)
+    """Side of the square in which all crops of an image lie, in units of ``crop``."""
+    rotations: bool = True
+    """Whether crops are turned by 0, 90, 180 or 270 degrees."""
+    gain: float = Field(default=0.4, ge=0.0, lt=1.0)
+    """Each standardized channel of a crop is multiplied by 1 plus or minus as much."""
+    offset: NonNegativeFloat = 0.4
+    """As much is added to or taken off it, in units of its standard deviation."""
+    blur: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the crops that are blurred by a Gaussian."""
+    blur_sigma: tuple[NonNegativeFloat, NonNegativeFloat] = (0.1, 1.0)
+    """Least and largest standard deviation of the blur, pixels."""
+    masked: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of the large crops of which the student does not see some patches."""
+    mask_ratio: tuple[float, float] = (0.1, 0.5)
+    """Least and largest share of patches that it does not see of these."""
+    patch: PositiveInt = 8
+    """Side of a patch, pixels."""
+    dim: PositiveInt = 128
+    """Width of the encoder."""
+    depth: PositiveInt = 6
+    """Blocks of the encoder."""
+    heads: PositiveInt = 4
+    """Attention heads of the encoder."""
+    mlp_ratio: PositiveFloat = 4.0
+    """Hidden width of a block's MLP in units of ``dim``."""
+    layer_scale: PositiveFloat = 0.1
+    """LayerScale before training (DINOv2: 1e-5, for long trainings)."""
+    drop_path: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Stochastic depth of the student: share of the crops that skip the last block."""
+    drop_path_rule: Literal["linear", "uniform"] = "linear"
+    """Whether that share rises from 0 at the first block, or is the same at all."""
+    drop_path_form: Literal["left_out", "masked"] = "left_out"
+    """Whether skipping crops are left out of a block, or computed and thrown away."""
+    prototypes: PositiveInt = 65_536
+    """Outputs of the projection heads (paper: 65,536)."""
+    head_dim: PositiveInt = 2048
+    """Width of the hidden layers of the heads."""
+    head_features: PositiveInt = 256
+    """Width of the features before the prototypes."""
+    separate_heads: bool = True
+    """Whether patches have a head of their own, in place of the class token's."""
+    frozen: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of the updates, from the first on, in which prototypes do not learn."""
+    dino_weight: NonNegativeFloat = 1.0
+    """Weight of the loss between crops (paper: 1.0)."""
+    ibot_weight: NonNegativeFloat = 1.0
+    """Weight of the loss of hidden patches (paper: 1.0)."""
+    koleo_weight: NonNegativeFloat = 0.1
+    """Weight of the loss that spreads embeddings (paper: 0.1)."""
+    centring: Literal["sinkhorn", "centre"] = "sinkhorn"
+    """What spreads the teacher's targets over the prototypes: Sinkhorn-Knopp on every batch,
+    or a running mean of its logits that is taken off."""
+    sinkhorn_rounds: PositiveInt = 3
+    """Rounds of Sinkhorn-Knopp."""
+    centre_momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Share of the running mean that an update keeps."""
+    student_temperature: PositiveFloat = 0.1
+    """Temperature of the student's distributions."""
+    teacher_temperature: tuple[PositiveFloat, PositiveFloat] = (0.04, 0.07)
+    """Temperature of the teacher's at the start, and after ``teacher_warmup``."""
+    teacher_warmup: float = Field(default=0.3, ge=0.0, le=1.0)
+    """Share of the updates in which it rises."""
+    momentum: tuple[float, float] = (0.992, 1.0)
+    """Share of itself that the teacher keeps at an update: at the start, and at the end of
+    half a cosine."""
+    pooling: Literal["mean", "class"] = "class"
+    """How tokens become an embedding: mean of patch tokens, or the class token."""
+    held_out: PositiveInt = 64
+    """Images that are never trained on, to show the loss and the embeddings of."""
+    measure_every: NonNegativeInt = 100
+    """Updates between two looks at held-out images: loss, entropy, rank; 0: none."""
+    least_rank: NonNegativeFloat = 0.05
+    """A training has collapsed when the effective rank of held-out embeddings is less than
+    this share of what it could be."""
+    stop_collapsed: bool = False
+    """Whether a training that has collapsed stops, with one line."""
+    probe_every: NonNegativeInt = 0
+    """Updates between two probes of all blocks; 0: none."""
+    probe_label: str = "gene"
+    """What they predict: ``gene``, ``perturbation``, or a column of the manifest."""
+    probe_classes: PositiveInt = 16
+    """Classes that they tell apart, those of the most images."""
+    probe_images: PositiveInt = 512
+    """Images that they look at, half of each class's wells to learn and half to be told."""
+
+    @classmethod
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out what the preset stands for, under what is set beside it."""
+        return {**DINO_PRESETS.get(str(settings.get("preset")), {}), **settings}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
+        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        for name in ("crop", "small_crop"):
+            if getattr(self, name) % self.patch:
+                raise ValueError(f"{name} {getattr(self, name)}: wanted a multiple of patch")
+        if self.small_crop > self.crop:
+            raise ValueError(f"small_crop {self.small_crop}: wanted at most crop {self.crop}")
+        for name in ("mask_ratio", "blur_sigma"):
+            least, largest = getattr(self, name)
+            if least > largest:
+                raise ValueError(f"{name} {least}, {largest}: wanted the least first")
+        if not all(0.0 <= share <= 1.0 for share in (*self.mask_ratio, *self.momentum)):
+            raise ValueError("mask_ratio, momentum: wanted shares from 0 to 1")
+        return self
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What decides the encoder's tensors, apart from the channels."""
+        names = {"crop", "patch", "dim", "depth", "heads", "mlp_ratio"}
+        return {"channel_agnostic": False, **self.model_dump(include=names)}
 
 
 class ClassifierKnobs(TrainingKnobs):

@@ -101,6 +101,30 @@ class World:
         dist.all_reduce(total)
         return [float(number) / self.size for number in total.cpu()]
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum a tensor over all processes; no gradient flows."""
+        return self._reduced(tensor, dist.ReduceOp.SUM)
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Return the largest of all processes, number by number; no gradient flows."""
+        return self._reduced(tensor, dist.ReduceOp.MAX)
+
+    def _reduced(self, tensor: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
+        tensor = tensor.detach()
+        if self.size > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor, how)
+        return tensor
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Join equally many rows of all processes in their order; no gradient flows."""
+        rows = rows.detach()
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
     def told(self, number: int) -> int:
         """Return a number that the first process knows to all."""
         if self.size == 1:

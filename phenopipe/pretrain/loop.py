@@ -8,10 +8,10 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import polars as pl
 import torch
@@ -40,8 +40,10 @@ from phenopipe.seeds import generator
 START_FACTOR, END_FACTOR = 25.0, 1e4
 
 M = TypeVar("M", bound=nn.Module)
-LossOf = Callable[[nn.Module, Batch], dict[str, Tensor]]
-Watch = Callable[[nn.Module, int], None]
+LossOf = Callable[[nn.Module, Any], dict[str, Tensor]]
+Prepare = Callable[[nn.Module, int, list[Batch]], list[Any]]
+Follow = Callable[[int], None]
+Watch = Callable[[nn.Module, int], dict[str, float] | None]
 
 
 def one_cycle(update: int, updates: int, peak: float, warmup: float) -> float:
@@ -61,6 +63,11 @@ def one_cycle(update: int, updates: int, peak: float, warmup: float) -> float:
 
 def _cosine(first: float, last: float, share: float) -> float:
     return last + (first - last) * (1.0 + math.cos(math.pi * share)) / 2.0
+
+
+def updates_of(knobs: TrainingKnobs, images: int) -> int:
+    """Updates of a training on a number of images."""
+    return knobs.updates or max(1, math.ceil(knobs.epochs * images / knobs.batch))
 
 
 def make_optimizer(model: nn.Module, knobs: TrainingKnobs) -> Optimizer:
@@ -84,6 +91,11 @@ class Training:
         Gives batch number ``u`` for update ``u``.
     loss_of : callable
         Given model and batch, returns ``loss`` and its parts as tensors, means over crops.
+    prepare : callable or None
+        Called before every update with the model, the number of the update (from 0) and this
+        process's share of the batch in its pieces; returns what ``loss_of`` gets of each.
+    follow : callable or None
+        Called with the number of every update (from 0) that was made and not skipped.
     knobs : TrainingKnobs
         How to train.
     states : States
@@ -95,7 +107,8 @@ class Training:
     flops : float
         Operations of training on a crop.
     watch : callable or None
-        Called after every update with the model and how many were made.
+        Called after every update with the model and how many were made; what it measures
+        stands beside the parts of the loss.
     """
 
     model: nn.Module
@@ -106,6 +119,8 @@ class Training:
     name: str
     world: World = field(default_factory=World)
     flops: float = 0.0
+    prepare: Prepare | None = None
+    follow: Follow | None = None
     watch: Watch | None = None
     done: int = 0
     stop: bool = False
@@ -121,8 +136,7 @@ class Training:
         bfloat16 = knobs.precision == "bfloat16"
         self.called = world.spread(self.model, knobs.parallel, bfloat16=bfloat16)
         self.optimizer = make_optimizer(self.model, knobs)
-        epochs = knobs.epochs * len(self.stream.sites) / knobs.batch
-        self.updates = knobs.updates or max(1, math.ceil(epochs))
+        self.updates = updates_of(knobs, len(self.stream.sites))
         self.guard = self._new_guard()
         self.states.world = world
         self.history = History(self.states.folder / "history.jsonl", writes=world.leads)
@@ -161,10 +175,10 @@ class Training:
                     self._return()
                     return
                 self.done += 1
+                if self.watch is not None:
+                    row.parts.update(self.watch(self.model, self.done) or {})
                 self.history.append(row)
                 self.journal.tell(row, waited)
-                if self.watch is not None:
-                    self.watch(self.model, self.done)
                 stop = self.stop and self.done < self.updates
                 if stop or self.done % self.knobs.checkpoint_every == 0 or self._ended:
                     self._save()
@@ -184,36 +198,45 @@ class Training:
         place = [self.world.rank] if self.world.rank else []
         seed = generator(knobs.seed, "update", update, *place).integers(2**62)
         torch.manual_seed(int(seed))
-        found = self._gradients(batch)
+        found = self._gradients(batch, update)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), knobs.max_gradient_norm)
         numbers, length = self._agree(found), float(whole(norm))
         if self.guard.accepts(length, numbers["loss"]):
             self.optimizer.step()
+            if self.follow is not None:
+                self.follow(update)
         epoch = (update + 1 + self.guard.shift) * knobs.batch / len(self.stream.sites)
         return Update(update + 1, epoch, numbers.pop("loss"), lr, length, numbers)
 
-    def _gradients(self, batch: Batch) -> dict[str, Tensor]:
+    def _gradients(self, batch: Batch, update: int = 0) -> dict[str, Tensor]:
         """Add up the gradients of a batch piece by piece; returns its loss and parts.
 
         Losses are means over crops, each of which hides as many patches: the mean over
         pieces, by their crops, is that of the batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        crops, device = len(batch[0]), self.world.device
+        crops, device = len(batch[0]), self.world.device.type
         count = math.ceil(crops / (self.knobs.micro_batch or crops))
         pieces = list(zip(*(part.tensor_split(count) for part in batch), strict=True))
+        shares = [len(piece[0]) / crops for piece in pieces]
         bfloat16 = self.knobs.precision == "bfloat16"
         total: dict[str, Tensor] = {}
-        for number, piece in enumerate(pieces, start=1):
-            share = len(piece[0]) / crops
+        ready = self._ready(pieces, update)
+        for number, (piece, share) in enumerate(zip(ready, shares, strict=True), start=1):
             with hold_back(self.called, number < count):
-                piece = tuple(part.to(device, non_blocking=True) for part in piece)
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
                     losses = self.loss_of(self.called, piece)
                 (losses["loss"] * share).backward()  # type: ignore[no-untyped-call]
             for name, value in losses.items():
                 total[name] = total.get(name, 0.0) + value.detach() * share
         return total
+
+    def _ready(self, pieces: list[Batch], update: int) -> Iterable[Any]:
+        """Prepare pieces for the model, or else move them to its device one by one."""
+        if self.prepare is not None:
+            return self.prepare(self.called, update, pieces)
+        device = self.world.device
+        return (tuple(part.to(device, non_blocking=True) for part in one) for one in pieces)
 
     def _agree(self, numbers: dict[str, Tensor]) -> dict[str, float]:
         """Average the numbers of all processes, and learn whether one was told to stop."""

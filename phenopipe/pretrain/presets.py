@@ -7,6 +7,7 @@ How long and on how much a model learns (``epochs``, ``batch``) belongs to its t
 from typing import Any, Literal
 
 Preset = Literal["S/16", "B/16", "L/8", "G/8", "CA-S/16"]
+DinoPreset = Literal["L/16", "L/8"]
 
 _ALL = {
     "crop": 256,
@@ -42,4 +43,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "drop_path": 0.6,
     },
     "CA-S/16": {**_S16, "channel_agnostic": True},
+}
+
+# Appendix A.9: the learning rate. Sizes of ViT-L; crops of 112 before patches of 16 are as many
+# patches as DINOv2's of 98 before 14. Stochastic depth and LayerScale are DINOv2's for ViT-L.
+_DINO_L = {
+    "crop": 256,
+    "small_crop": 112,
+    "dim": 1024,
+    "depth": 24,
+    "heads": 16,
+    "mlp_ratio": 4.0,
+    "lr": 1e-5,
+    "drop_path": 0.3,
+    "layer_scale": 1e-5,
+}
+
+DINO_PRESETS: dict[str, dict[str, Any]] = {
+    "L/16": {**_DINO_L, "patch": 16},
+    "L/8": {**_DINO_L, "patch": 8},
 }

@@ -50,12 +50,21 @@ def take_weights(model: nn.Module, config: EncoderConfig, folder: Path) -> Encod
     return start
 
 
+# Kinds whose encoders are one network, however it was trained.
+NETWORK = {"dino": "mae"}
+
+
 def _pairs(ours: EncoderConfig, theirs: EncoderConfig) -> list[tuple[str, Any, Any]]:
-    pairs = [(name, getattr(ours, name), getattr(theirs, name)) for name in COMPARED]
+    pairs = [(name, _network(ours, name), _network(theirs, name)) for name in COMPARED]
     mine, other = ours.model_args, theirs.model_args
     for key in dict.fromkeys([*mine, *other]):
         pairs.append((f"model_args.{key}", mine.get(key), other.get(key)))
     return pairs
+
+
+def _network(config: EncoderConfig, name: str) -> object:
+    value = getattr(config, name)
+    return NETWORK.get(value, value) if name in ("kind", "architecture") else value
 
 
 def with_training(

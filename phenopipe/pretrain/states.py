@@ -42,6 +42,8 @@ WITHOUT_EFFECT = (
     *("checkpoints", "checkpoint_every", "states_kept", "wait_for_states", "memory_mb"),
     *("micro_batch", "parallel", "activation_checkpointing", "compile"),
     *("logs", "log_every", "panels_every", "peak_tflops", "license"),
+    *("measure_every", "least_rank", "stop_collapsed"),
+    *("probe_every", "probe_label", "probe_classes", "probe_images"),
 )
 PART = ".part"
 Facts = dict[str, Any]

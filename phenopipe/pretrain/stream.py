@@ -83,8 +83,13 @@ class CropStream:
         epoch, place = divmod(position, len(self.sites))
         rng = generator(self.seed, "crop", epoch, place)
         site = self.site(epoch, place)
-        cut = random_crop(self.sites.pixels(site), self.crop, rng, flips=self.flips)
-        return cut, *self.extras(rng, site)
+        return self.draw(self.sites.pixels(site), rng, site)
+
+    def draw(
+        self, pixels: Pixels, rng: np.random.Generator, site: int
+    ) -> tuple[NDArray[Any], ...]:
+        """Return a crop of a site, and what belongs to it."""
+        return random_crop(pixels, self.crop, rng, flips=self.flips), *self.extras(rng, site)
 
     def batch(self, update: int) -> Batch:
         """Return this process's share of the batch of one update (counted from 0)."""

@@ -7,7 +7,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from phenopipe.encoders.mae import (
     MaskedAutoencoder,
-    drop_samples,
     fourier_loss,
     patchify,
     random_masking,
@@ -15,7 +14,7 @@ from phenopipe.encoders.mae import (
     unpatchify,
 )
 from phenopipe.encoders.standardize import self_standardize
-from phenopipe.encoders.stochastic_depth import blocks_saved, drop_rates
+from phenopipe.encoders.stochastic_depth import blocks_saved, drop_rates, drop_samples
 
 TINY = {
     "crop": 16,

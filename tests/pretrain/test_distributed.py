@@ -17,12 +17,15 @@ from phenopipe.pretrain.loop import Training
 from phenopipe.pretrain.mae import autoencoder_loss, build_autoencoder
 from phenopipe.pretrain.states import States
 from phenopipe.pretrain.stream import CropStream
-from tests.pretrain import test_classifier, test_mae, worker
+from tests.pretrain import test_classifier, test_dino, test_mae, worker
 
 UPDATES = 20
 # Left-out crops: in shares of two crops, now and then nobody passes a block.
 DROPPED = {"drop_path": 0.6, "drop_path_rule": "uniform"}
 ADAMW = {"optimizer": "adamw"}
+# The teacher looks at all pieces, whose nearest neighbours and prototypes they share.
+DINO = {"step": "dino", "optimizer": "adamw", "measure_every": 8, **DROPPED}
+STEPS = {"mae": test_mae, "classifier": test_classifier, "dino": test_dino}
 LEGS = (("ddp", 2, 7), ("one", 1, 13), ("fsdp", 2, None))
 
 
@@ -30,7 +33,7 @@ def entry(screen, folder, name, *, step="mae", stop=None, states=None, **knobs):
     """One training of a plan for :mod:`tests.pretrain.worker`."""
     out = folder / name
     out.mkdir(parents=True)
-    module = test_mae if step == "mae" else test_classifier
+    module = STEPS[step]
     settings = {"updates": UPDATES, "checkpoint_every": 100, **knobs}
     settings["checkpoints"] = str(folder / (states or name) / "states")
     plan = {"step": step, "flags": module.command(screen, out, **settings)}
@@ -63,27 +66,30 @@ def train_all(screen, folder):
     legs = {}
     for number, (kind, _, stop) in enumerate(LEGS):
         way = {"parallel": "fsdp"} if kind == "fsdp" else {}
-        for label, settings in (("lion", DROPPED), ("adamw", ADAMW)):
+        for label, settings in (("lion", DROPPED), ("adamw", ADAMW), ("dino", DINO)):
             name = f"{label}-leg-{number}"
             states = f"{label}-leg-0"
             legs[label, number] = one(name, stop=stop, states=states, **settings, **way)
-    both = [legs["lion", 0], legs["adamw", 0]]
+    labels = ("lion", "adamw", "dino")
     many = [
         one("ddp", **DROPPED),
         one("fsdp", **DROPPED, parallel="fsdp", activation_checkpointing=True),
         one("judge-2", step="classifier", updates=8),
+        one("dino-ddp", **DINO, micro_batch=1),
+        one("dino-short", **DINO, updates=2, precision="bfloat16", parallel="fsdp"),
         one("short", **DROPPED, updates=2, precision="bfloat16", parallel="fsdp"),
     ]
-    launch(folder, "first", [*many, *both])
+    launch(folder, "first", [*many, *(legs[label, 0] for label in labels)])
     alone = [
         one("alone", **DROPPED),
         one("pieces", **DROPPED, micro_batch=3),
         one("adamw", **ADAMW),
         one("judge-1", step="classifier", updates=8),
+        one("dino-alone", **DINO),
     ]
     assert worker.run(alone) == [0] * len(alone)
-    assert worker.run([legs["lion", 1], legs["adamw", 1]]) == [85, 85]
-    launch(folder, "last", [legs["lion", 2], legs["adamw", 2]])
+    assert worker.run([legs[label, 1] for label in labels]) == [85] * len(labels)
+    launch(folder, "last", [legs[label, 2] for label in labels])
     return folder
 
 
@@ -230,3 +236,21 @@ def test_world_that_is_not_the_one_asked_for_is_refused(monkeypatch):
     with pytest.raises(UserError, match="batch 10 cannot be shared equally by 4 processes"):
         World(0, 4).share_of(10)
     assert World().spread(model := nn.Linear(1, 1), "fsdp", bfloat16=False) is model
+
+
+def test_student_and_teacher_go_the_same_way_however_they_are_trained(trained):
+    for way in (["dino-ddp"], legs_of("dino")):
+        assert len(losses(trained, *way)) == UPDATES
+        assert loss_apart(trained, "dino-alone", *way) < 1e-5
+        assert samples(trained, *way) == samples(trained, "dino-alone")
+
+
+def test_teacher_agrees_after_two_one_and_two_processes(trained):
+    apart = weights_apart(trained, "dino-alone", *legs_of("dino"))
+    assert sum(name.startswith("teacher.") for name in apart) > 30
+    assert max(apart.values()) <= 1e-4, apart
+
+
+def test_student_and_teacher_train_in_shards_in_bfloat16(trained):
+    assert np.isfinite(losses(trained, "dino-short")).all()
+    assert (trained / "dino-short/encoder/model.safetensors").exists()

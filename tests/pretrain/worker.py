@@ -37,7 +37,8 @@ class Watched(Training):
             self.signals.asked = "SIGTERM"
         row = super().step(update, batch)
         named = self.model.named_parameters()
-        weights = {n: whole(p.detach()).numpy() for n, p in named if p.requires_grad}
+        named = [(n, p) for n, p in named if p.requires_grad or n.startswith("teacher.")]
+        weights = {n: whole(p.detach()).numpy() for n, p in named}
         with Path(f"{self.log}.{self.world.rank}.jsonl").open("a") as file:
             told = {"update": update, "samples": dict(zip(places, digests, strict=True))}
             file.write(json.dumps({**told, "loss": row.loss}) + "\n")

@@ -5,9 +5,10 @@ from phenopipe.report.pieces import Figure, Table, tell
 from phenopipe.report.questions import QUESTIONS, Question
 from phenopipe.report.sections.benchmark_tables import compound_table, recall_table
 from phenopipe.report.sections.consistency import bin_pvalues, roles_of_conditions
+from phenopipe.report.sections.distilled import distilled, loss_curves
 from phenopipe.report.sections.neighbours import near_of_map
 from phenopipe.report.sections.overview import run_section
-from phenopipe.report.sections.pretrain import POINTS, thinned
+from phenopipe.report.sections.pretrain import POINTS, pretrain_section, thinned
 from phenopipe.report.sections.truth import truth_section
 from tests.report.made_up import stamp
 
@@ -160,3 +161,41 @@ def test_figures_of_the_truth_stand_in_the_order_of_their_questions():
 
 def test_true_is_told_as_a_word_and_not_as_a_number():
     assert (tell(True), tell(False), tell("a"), tell(0.5, 1)) == ("yes", "no", "a", "0.5")
+
+
+def test_losses_of_training_are_averaged_between_looks_at_held_out_images():
+    history = pl.DataFrame(
+        {
+            "update": [1, 2, 3, 4, 5],
+            "loss": [5.0, 3.0, 2.0, 1.0, 0.5],
+            "held_out_loss": [None, 4.5, None, 3.5, None],
+        }
+    )
+    found = loss_curves(history)
+    of = dict(found.group_by("images").agg(pl.struct("update", "value")).rows())
+    assert [tuple(one.values()) for one in of["training"]] == [(2, 4.0), (4, 1.5), (5, 0.5)]
+    assert [tuple(one.values()) for one in of["held out"]] == [(2, 4.5), (4, 3.5)]
+    unseen = loss_curves(history.drop("held_out_loss"))
+    assert set(unseen["images"]) == {"training"} and unseen.height == 5
+
+
+def test_a_training_by_a_teacher_shows_losses_measures_and_probes():
+    history = pl.DataFrame(
+        {
+            "update": [1, 2],
+            "epoch": [0.5, 1.0],
+            "loss": [5.0, 3.0],
+            "gradient_norm": [1.0, 1.0],
+            "dino": [4.0, 2.0],
+            "held_out_loss": [None, 4.5],
+            "held_out_rank": [None, 7.5],
+            "probe_1": [None, 0.25],
+            "probe_2": [None, 0.5],
+        }
+    )
+    section = pretrain_section({"mine": history, "other": history.drop("dino")}, {})
+    captions = [piece.caption for piece in section.pieces if isinstance(piece, Figure)]
+    told = ("students of a teacher", "classifiers", "Figure 8", "directions", "Probes")
+    assert len(captions) == len(told)
+    assert all(word in caption for word, caption in zip(told, captions, strict=True))
+    assert distilled({"other": history.drop("dino")}) == []

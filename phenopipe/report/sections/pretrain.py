@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 
 from phenopipe.report.charts import data_of, specification
 from phenopipe.report.pieces import Figure, Fold, Pictures, Piece, Section, Table, tell
+from phenopipe.report.sections.distilled import distilled
 from phenopipe.report.thumbnails import channel_colours, compose, data_uri
 
 POINTS = 240
 IMAGES_SHOWN = 4
-PARTS = {"loss": "loss", "l2": "L2", "fourier": "Fourier", "accuracy": "accuracy"}
+PARTS = {
+    **{"loss": "loss", "l2": "L2", "fourier": "Fourier", "accuracy": "accuracy"},
+    **{"dino": "DINO", "ibot": "iBOT", "koleo": "KoLeo"},
+}
+# What has such a part in its loss.
+KINDS = {"l2": "autoencoders", "dino": "students of a teacher"}
 GREY = 0.5
 GAP = 6
 PANEL_WIDTH = 420
@@ -49,6 +55,7 @@ def pretrain_section(
         for kind, names in _kinds(histories).items():
             curves = pl.concat([thinned(histories[name], name) for name in names])
             pieces.append(_curves(curves, kind))
+        pieces += distilled(histories)
         for number, (encoder, arrays) in enumerate(painted.items()):
             pictures = _panels(encoder, arrays)
             title = f"Reconstructions of {encoder}"
@@ -92,7 +99,9 @@ def _kinds(histories: dict[str, pl.DataFrame]) -> dict[str, list[str]]:
     """Sort encoders by the parts that their loss has, as these share axes."""
     kinds: dict[str, list[str]] = {}
     for name, history in histories.items():
-        kind = "autoencoders" if "l2" in history.columns else "classifiers"
+        kind = next(
+            (kind for part, kind in KINDS.items() if part in history.columns), "classifiers"
+        )
         kinds.setdefault(kind, []).append(name)
     return kinds
 
