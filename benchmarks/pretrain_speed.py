@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from phenopipe.encoders.attention import choose_attention
 from phenopipe.encoders.mae import MaskedAutoencoder, sincos_positions
 from phenopipe.pretrain.config import MaeKnobs
+from phenopipe.pretrain.distributed import wrap_blocks
 from phenopipe.pretrain.lion import Lion
 from phenopipe.pretrain.mae import autoencoder_loss, build_autoencoder
 
@@ -144,7 +145,7 @@ def gemm_rate(dtype, batch):
     return operations / seconds
 
 
-def whole_update(precision, batch, repeats):
+def whole_update(precision, batch, repeats, compiled):
     """Compare whole updates; return whether the bound is kept."""
     bfloat16 = precision == "bfloat16"
     torch.manual_seed(0)
@@ -155,6 +156,7 @@ def whole_update(precision, batch, repeats):
     choose_attention(GRID, bfloat16=bfloat16)
     knobs = MaeKnobs(preset="S/16", drop_path=0.0, precision=precision)
     model = build_autoencoder(knobs, CHANNELS).train()
+    wrap_blocks(model, compiled=compiled, checkpointed=False)
     with FlopCounterMode(display=False) as counter, torch.device("meta"), torch.no_grad():
         small = MaskedAutoencoder()
         small(images[:1].to("meta"), noise[:1].to("meta"))
@@ -222,10 +224,15 @@ def main():
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--only", choices=("bfloat16", "float32", "lion"), action="append")
+    parser.add_argument("--compile", action="store_true", help="the knob of that name")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     parts = chosen.only or ["bfloat16", "float32", "lion"]
-    kept = [whole_update(p, chosen.batch, chosen.repeats) for p in parts if p in BOUNDS]
+    kept = [
+        whole_update(p, chosen.batch, chosen.repeats, chosen.compile)
+        for p in parts
+        if p in BOUNDS
+    ]
     if "lion" in parts:
         large = {"patch": 8, "heads": 16, "decoder_depth": 1}
         cases = {
