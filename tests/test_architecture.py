@@ -18,7 +18,7 @@ ROOF = tuple(
     f"phenopipe.{name}"
     for name in (
         *("config", "entries", "provenance", "steps", "wiring"),
-        *("site", "plan", "doctor", "failures", "lineage", "records"),
+        *("init", "site", "plan", "doctor", "failures", "lineage", "records"),
     )
 )
 RULES = {
