@@ -64,8 +64,8 @@ def test_what_is_mended_is_checked_again(tmp_path, capsys):
     capsys.readouterr()
     main([str(table), "--check", str(output)])
     assert "1 of them unreadable: images/week-1_a1_DNA.png" in capsys.readouterr().out
-    output.write_text(output.read_text().replace("well: Well_Position", "well: Wel"))
-    with pytest.raises(UserError, match=r"no column 'Wel'.*columns\.well"):
+    output.write_text(output.read_text().replace("well: Well_Position", "well: Address"))
+    with pytest.raises(UserError, match=r"no column 'Address'.*columns\.well"):
         main([str(table), "--check", str(output)])
 
 
