@@ -110,25 +110,31 @@ class Files:
             return Found(fault=_reason(error))
         return _checked(found)
 
-    def decode(self, reference: str, shape: tuple[int, int]) -> NDArray[np.integer]:
-        """Decode one plane to an array of this shape.
+    def decode(self, reference: str, plane_HW: NDArray[np.integer]) -> None:
+        """Decode one plane into an array of its size and type.
 
         Raises
         ------
         UserError
-            If it cannot be decoded or has another shape.
+            If it cannot be decoded or has another size.
         """
         path = inside(self.root, reference)
-        if ROW not in reference and PLANE not in reference:
-            return decode(path, shape)
         try:
-            if ROW in reference:
-                pixels = decode_bytes(self._rows(path).read(_number(reference)))
-            else:
+            if PLANE in reference:
                 pixels = np.asarray(self._array(path)[_indices(reference)])
+            elif ROW in reference:
+                pixels = decode_bytes(self._rows(path).read(_number(reference)), plane_HW)
+            else:
+                pixels = decode_bytes(path.read_bytes(), plane_HW)
         except Exception as error:  # as above
-            raise UserError(f"{reference}: cannot be decoded ({_reason(error)})") from None
-        return _shaped(pixels, shape, reference)
+            where = reference if ROW in reference or PLANE in reference else path
+            raise UserError(f"{where}: cannot be decoded ({_reason(error)})") from None
+        if pixels is not plane_HW:
+            if pixels.size != plane_HW.size:
+                raise UserError(
+                    f"{path}: pixels of shape {pixels.shape}, wanted {plane_HW.shape}"
+                )
+            plane_HW[:] = pixels.reshape(plane_HW.shape)
 
 
 def look(path: Path) -> Found:
@@ -158,36 +164,33 @@ def look_at_bytes(head: bytes) -> Found:
     return _look_tiff(io.BytesIO(head))
 
 
-def decode(path: Path, shape: tuple[int, int]) -> NDArray[np.integer]:
-    """Decode an image file of one plane to an array of this shape.
-
-    Raises
-    ------
-    UserError
-        If the file cannot be decoded or holds something else.
-    """
-    try:
-        pixels = decode_bytes(path.read_bytes())
-    except Exception as error:  # as above
-        raise UserError(f"{path}: cannot be decoded ({_reason(error)})") from None
-    return _shaped(pixels, shape, str(path))
-
-
-def decode_bytes(data: bytes) -> NDArray[np.integer]:
-    """Decode an image: PNG, JPEG 2000 or TIFF.
+def decode_bytes(data: bytes, out_HW: NDArray[np.integer] | None = None) -> NDArray[np.integer]:
+    """Decode an image: PNG, JPEG 2000 or TIFF; into an array where the codec can.
 
     Raises
     ------
     ValueError
         If a JPEG 2000 image has no end: decoders make something up for what is missing.
     """
+    # Memory that is used again is faster than new memory, by more than some files take.
+    fitting = out_HW if out_HW is not None and _fits(data, out_HW) else None
     if data.startswith(PNG_SIGNATURE):
-        return np.asarray(imagecodecs.png_decode(data))
-    if data.startswith((JP2_SIGNATURE, J2K_START)):
+        found = imagecodecs.png_decode(data, out=fitting)
+    elif data.startswith((JP2_SIGNATURE, J2K_START)):
         if not data.rstrip(b"\0").endswith(J2K_END):
             raise ValueError("truncated: no end of its codestream")
-        return np.asarray(imagecodecs.jpeg2k_decode(data))
-    return np.asarray(tifffile.imread(io.BytesIO(data)))
+        found = imagecodecs.jpeg2k_decode(data, out=fitting)
+    else:
+        found = tifffile.imread(io.BytesIO(data))
+    return out_HW if fitting is not None and out_HW is not None else np.asarray(found)
+
+
+def _fits(data: bytes, out_HW: NDArray[np.integer]) -> bool:
+    """Whether the header of a PNG or JPEG 2000 image tells of one plane like this one."""
+    if not data.startswith((PNG_SIGNATURE, JP2_SIGNATURE, J2K_START)):
+        return False
+    height, width = out_HW.shape
+    return look_at_bytes(data[:HEAD]) == Found(height, width, 1, out_HW.dtype.name)
 
 
 def _look_tiff(file: Path | io.BytesIO) -> Found:
@@ -204,14 +207,6 @@ def _checked(found: Found) -> Found:
         wanted = " or ".join(PIXEL_TYPES)
         return found._replace(fault=f"pixels of {found.dtype}, wanted {wanted}")
     return found
-
-
-def _shaped(
-    pixels: NDArray[np.integer], shape: tuple[int, int], where: str
-) -> NDArray[np.integer]:
-    if pixels.size != np.prod(shape):
-        raise UserError(f"{where}: pixels of shape {pixels.shape}, wanted {shape}")
-    return pixels.reshape(shape)
 
 
 def _number(reference: str) -> int:

@@ -119,7 +119,7 @@ class PixelsInPlace:
         pixels = np.zeros(self.shape[1:], dtype=self._dtype)
         try:
             for at, reference in enumerate(references):
-                pixels[at] = self._files.decode(reference, self._size)
+                self._files.decode(reference, pixels[at])
         except UserError as error:
             print(f"warning: {error}; the site is black", file=sys.stderr)
             return np.zeros(self.shape[1:], dtype=self.dtype)

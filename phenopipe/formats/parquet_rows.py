@@ -14,8 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-# Bytes of encoded images in a batch and rows at most; batches that are held.
-BATCH_BYTES, BATCH_ROWS, HELD = 4 << 20, 64, 8
+# Bytes of encoded images in a batch, and rows at most.
+BATCH_BYTES, BATCH_ROWS = 4 << 20, 64
+# What stays in memory behind the row that was read last: rows and bytes at most, and the rows
+# that stay however large they are, since threads read sites side by side.
+HELD_ROWS, HELD_BYTES, LEAST_ROWS = 512, 16 << 20, 64
 # Read at a time from disk: without a buffer pyarrow reads the column of a row group whole.
 BUFFER = 1 << 20
 
@@ -43,7 +46,7 @@ class ParquetRows:
         size = sum(group.column(leaf).total_uncompressed_size for group in groups)
         fitting = BATCH_BYTES * metadata.num_rows // max(size, 1)
         self._batch = int(np.clip(fitting, 1, BATCH_ROWS))
-        self._held: deque[tuple[int, pa.Array]] = deque(maxlen=HELD)
+        self._held: deque[tuple[int, pa.Array]] = deque()
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._group, self._next = -1, 0
         self._lock = Lock()
@@ -80,6 +83,18 @@ class ParquetRows:
         images = next(self._batches).column(0)
         self._held.append((self._next, images))
         self._next += len(images)
+        self._forget()
+
+    def _forget(self) -> None:
+        rows = sum(len(images) for _, images in self._held)
+        size = sum(images.get_total_buffer_size() for _, images in self._held)
+        while len(self._held) > 1:
+            first = self._held[0][1]
+            left = rows - len(first)
+            if left < LEAST_ROWS or (rows <= HELD_ROWS and size <= HELD_BYTES):
+                return
+            self._held.popleft()
+            rows, size = left, size - first.get_total_buffer_size()
 
 
 def _column_of_bytes(schema: pa.Schema) -> tuple[str, int]:

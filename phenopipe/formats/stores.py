@@ -16,7 +16,7 @@ from phenopipe.errors import UserError
 def content_digest(block: NDArray[Any]) -> str:
     """Digest one block of an array: type, shape and bytes."""
     digest = hashlib.sha256(f"{block.dtype}{block.shape}".encode())
-    digest.update(np.ascontiguousarray(block).tobytes())
+    digest.update(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.bit_depth import Limits, lookups, to_8_bit
+from phenopipe.formats.bit_depth import Limits, Tables, lookups, to_8_bit
 from phenopipe.formats.files import Files, Found
 from phenopipe.screen.config import ImagesKnobs
 from phenopipe.screen.scaling import Histogram, control_sites, fixed_limits
@@ -92,43 +93,45 @@ class Decoder:
 
     def sites(self, limits: Limits | None) -> Iterator[NDArray[np.integer]]:
         """Yield each stored site in order, as an array of shape (channels, height, width)."""
-        if limits is None:
-            yield from self._decoded(self.planes)
-            return
-        tables = lookups(limits, self._knobs.channels)
-        yield from self._decoded(
-            self.planes, lambda name, pixels: to_8_bit(pixels, tables[self.plate_of[name]])
-        )
+        tables = None if limits is None else lookups(limits, self._knobs.channels)
+        yield from self._decoded(self.planes, tables)
 
     def _decoded(
-        self,
-        sites: Iterable[str],
-        then: Callable[[str, NDArray[np.integer]], NDArray[np.integer]] | None = None,
+        self, sites: Iterable[str], tables: Tables | None = None
     ) -> Iterator[NDArray[np.integer]]:
+        """Yield sites in order, each only until the next is asked for: its memory is reused."""
+        size = (self._usual.height, self._usual.width)
+        shape = (len(self._knobs.channels), *size)
+        free: SimpleQueue[NDArray[np.integer]] = SimpleQueue()
+
         def one(image_id: str) -> NDArray[np.integer]:
-            pixels = self._site(image_id)
-            return pixels if then is None else then(image_id, pixels)
+            try:
+                pixels = free.get_nowait()
+            except Empty:
+                pixels = np.empty(shape, dtype=self._usual.dtype)
+            self._site(image_id, pixels)
+            if tables is None:
+                return pixels
+            scaled = to_8_bit(pixels, tables[self.plate_of[image_id]])
+            free.put(pixels)
+            return scaled
 
         with ThreadPoolExecutor(threads()) as pool:
-            yield from _ahead(pool, one, sites)
+            for pixels in _ahead(pool, one, sites):
+                yield pixels
+                if tables is None:
+                    free.put(pixels)
 
-    def _site(self, image_id: str) -> NDArray[np.integer]:
-        size = (self._usual.height, self._usual.width)
-        pixels = np.zeros((len(self._knobs.channels), *size), dtype=self._usual.dtype)
-        for at, file in enumerate(self.planes[image_id]):
+    def _site(self, image_id: str, pixels_CHW: NDArray[np.integer]) -> None:
+        for plane_HW, file in zip(pixels_CHW, self.planes[image_id], strict=True):
             try:
-                pixels[at] = self._plane(file, size)
+                self._files.decode(file, plane_HW)
+                if self._knobs.blank_is_damaged and not plane_HW.any():
+                    raise UserError(f"{file}: all its pixels are 0")
             except UserError as error:
                 self.faults[image_id] = str(error)
-                pixels[:] = 0
+                pixels_CHW[:] = 0
                 break
-        return pixels
-
-    def _plane(self, file: str, shape: tuple[int, int]) -> NDArray[np.integer]:
-        plane = self._files.decode(file, shape)
-        if self._knobs.blank_is_damaged and not plane.any():
-            raise UserError(f"{file}: all its pixels are 0")
-        return plane
 
 
 def threads() -> int:

@@ -131,7 +131,7 @@ def jp2(key, size=(32, 32)):
     return imagecodecs.jpeg2k_encode(plane(key, size), reversible=True)
 
 
-def write_shards(folder, keys, encoded, shards, group):
+def write_shards(folder, keys, encoded, shards, group, **kind):
     """Write keys and images as the public set does: a struct of bytes and a path."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -144,7 +144,7 @@ def write_shards(folder, keys, encoded, shards, group):
         ]
         table = pa.table({"__key__": keys[own], "jp2": pa.array(rows, type=image)})
         path = folder / f"data/train-{number:05d}-of-{shards:05d}.parquet"
-        pq.write_table(table, path, row_group_size=group)
+        pq.write_table(table, path, row_group_size=group, **kind)
 
 
 JUMP_GENES = {"JCP2022_801000": "AAK1", "JCP2022_801001": "ABL1"}

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from phenopipe.errors import UserError
-from phenopipe.formats.files import decode, inside, look
+from phenopipe.formats.files import Files, inside, look
 from phenopipe.formats.images import open_pixels, pixel_channels, read_images
 from phenopipe.formats.wells import conditions, read_wells
 from phenopipe.screen.images import main
@@ -87,7 +87,9 @@ def test_png_and_tiff_of_8_and_16_bit_keep_every_value(tmp_path, kind, dtype):
     else:
         tifffile.imwrite(path, image, compression="lzw" if kind == "tif-lzw" else None)
     assert look(path) == (8, 10, 1, np.dtype(dtype).name, None)
-    assert np.array_equal(decode(path, (8, 10)), image)
+    found = np.empty((8, 10), dtype=dtype)
+    Files(tmp_path).decode("image", found)
+    assert np.array_equal(found, image)
 
 
 def test_16_bit_images_are_stored_as_such(tmp_path):
