@@ -5,8 +5,8 @@
 Throughput: the step ``screen.images`` on two cores beside a loop on one core that decodes
 file after file with imagecodecs or tifffile and writes each site into a plain zarr array (one
 chunk a site, zstd level 1, no shards), in turn, each in a process of its own; ratios of wall
-clock, medians of pairs. On a busy machine two threads do not get two cores: processor seconds tell
-what is left then. MB are those of decoded pixels. Bound: 1.7 for each kind of file.
+clock, medians of pairs. On a busy machine two threads do not get two cores: processor seconds
+tell what is left then. MB are those of decoded pixels. Bound: 1.7 for each kind of file.
 
 RxRx3-core: 12 shards of made-up wells with row groups of 100 rows, and the same with one row
 group a shard and larger shards, converted and read in place: wells a second, peak memory of
