@@ -37,6 +37,7 @@ def plan(home: Home, knobs: FetchKnobs) -> list[Remote]:
         "row": list(dict.fromkeys(f"{row:02d}" for row, _ in addresses)),
         "column": list(dict.fromkeys(f"{column:02d}" for _, column in addresses)),
         "channel": knobs.channels,
+        "part": knobs.parts,
     }
     names = dict.fromkeys(n for pattern in knobs.files for n in expanded(pattern, words))
     found = {one.path: one for name in names for one in home.found(name)}

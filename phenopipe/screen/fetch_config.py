@@ -14,7 +14,7 @@ class FetchKnobs(Knobs):
 
     files: tuple[str, ...] = Field(min_length=1)
     """Paths under the home, which are those under the screen's folder too. {experiment},
-    {plate}, {well}, {row}, {column} and {channel} stand for the words below; * and ? match
+    {plate}, {well}, {row}, {column}, {channel} and {part} stand for the words below; * and ? match
     anything where the home can list its files."""
 
     folder: str = "."
@@ -31,6 +31,9 @@ class FetchKnobs(Knobs):
 
     channels: tuple[str, ...] = ()
     """Words for {channel}."""
+
+    parts: tuple[str, ...] = ()
+    """Words for {part}, such as the numbers of shards."""
 
     max_gb: float = Field(default=10.0, gt=0)
     """More than this is refused before anything is brought."""

@@ -239,25 +239,25 @@ def test_a_path_cannot_leave_the_folder(server, tmp_path):
     assert not (tmp_path / "outside.csv").exists()
 
 
-def test_of_an_archive_only_the_chosen_members_are_read(server, tmp_path):
+@pytest.mark.parametrize("start", ["", "//rxrx1"], ids=["whole", "folder"])
+def test_of_an_archive_only_the_chosen_members_are_read(server, tmp_path, start):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         for name, content in TREE.items():
             file.writestr(f"rxrx1/{name}", content)
         file.writestr("rxrx1/images/HUVEC-01/Plate9/B02_s1_w1.png", PNG * 2000)
     server.tree = {"rxrx1-images.zip": archive.getvalue()}
+    top = "" if start else "rxrx1/"
     one = knobs(
         server,
         tmp_path,
-        home=f"zip::{server.url}/rxrx1-images.zip",
-        files=("rxrx1/images/{experiment}/Plate{plate}/*_w{channel}.png",),
+        home=f"zip:{start}::{server.url}/rxrx1-images.zip",
+        files=(top + "images/{experiment}/Plate{plate}/*_w{channel}.png",),
     )
     brought = fetch(one, {})
-    assert {x.path for x in brought} == {
-        f"rxrx1/images/HUVEC-01/Plate1/{well}_s1_w2.png" for well in ("B02", "B03")
-    }
-    name = "images/HUVEC-01/Plate1/B02_s1_w2.png"
-    assert (tmp_path / "rxrx1" / name).read_bytes() == TREE[name]
+    names = [f"images/HUVEC-01/Plate1/{well}_s1_w2.png" for well in ("B02", "B03")]
+    assert {x.path for x in brought} == {top + name for name in names}
+    assert (tmp_path / top / names[0]).read_bytes() == TREE[names[0]]
     spans = [span.removeprefix("bytes=").split("-") for _, span in server.contents() if span]
     assert spans
     assert sum(int(b) - int(a) for a, b in spans) < len(archive.getvalue())
