@@ -14,8 +14,8 @@ class FetchKnobs(Knobs):
 
     files: tuple[str, ...] = Field(min_length=1)
     """Paths under the home, which are those under the screen's folder too. {experiment},
-    {plate}, {well}, {row}, {column}, {channel} and {part} stand for the words below; * and ? match
-    anything where the home can list its files."""
+    {plate}, {well}, {row}, {column}, {channel} and {part} stand for the words below; * and ?
+    match anything where the home can list its files."""
 
     folder: str = "."
     """Where files go; the screen's ``path`` under ``data``."""
