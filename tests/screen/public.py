@@ -240,7 +240,9 @@ def ome_zarr(folder: Path, version: str, size=(20, 24)):
         ]
         layout = {"rows": [{"name": n} for n in "AB"], "columns": [{"name": n} for n in "12"]}
         told = {"name": f"P{number}", "field_count": 2, "wells": wells, **layout}
-        write_attributes(plate, version, {"plate": {**told, "acquisitions": [{"id": 0}]}})
+        told |= {"version": version} if version == "0.4" else {}
+        told["acquisitions"] = [{"id": 0}, {"id": 1}]
+        write_attributes(plate, version, {"plate": told})
         for path in paths:
             fields = [{"path": str(field), "acquisition": 0} for field in (0, 1)]
             again = [{"path": "9", "acquisition": 1}]
@@ -264,7 +266,8 @@ def write_attributes(node, version, attributes):
         (node / ".zgroup").write_text('{"zarr_format": 2}')
         (node / ".zattrs").write_text(json.dumps(attributes))
     else:
-        told = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": attributes}}
+        ome = {"version": version, **attributes}
+        told = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
         (node / "zarr.json").write_text(json.dumps(told))
 
 
@@ -280,11 +283,14 @@ def ome_image(node, version, pixels_CHW, stains=OME_STAINS, pixel_um=0.5):
         for at in (0, 1)
     ]
     scales = {"axes": axes, "datasets": datasets, "coordinateTransformations": [scaling(2.0)]}
-    labels = [{"label": stain, "active": True} for stain in stains]
+    window = {"min": 0, "max": 65535, "start": 0, "end": 65535}
+    shown = {"active": True, "color": "FFFFFF", "window": window}
+    labels = [{"label": stain, **shown} for stain in stains]
     told = {"multiscales": [{**scales, "version": version}], "omero": {"channels": labels}}
     write_attributes(node, version, told)
     old = version == "0.4"
-    keys = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if old else {}
+    of_both = {"name": "v2", "separator": "/"}
+    keys = {"chunk_key_encoding": of_both} if old else {"dimension_names": [*"tczyx"]}
     for at in (0, 1):
         level = pixels_CHW[None, :, None, :: 2**at, :: 2**at]
         array = zarr.create_array(
