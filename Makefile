@@ -30,7 +30,8 @@ test-slurm: .venv/installed  ## the literal command on a SLURM of two nodes (roo
 test-slurm-full: .venv/installed  ## and trainings that are requeued, lose a node, run out of time
 	$(CHECK_SLURM) tests/slurm
 
-test-full: .venv/installed  ## what takes longer: ten kills of a training; three seeds, each correction switched off
+test-full: .venv/installed  ## what takes longer: public layouts; ten kills of a training; three seeds, each correction switched off
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/public_screens.py --cores $(CORES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/restarts.py
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/planted_truth.py --cores $(CORES)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from phenopipe.knobs import Knobs
-from phenopipe.screen.presets import Source, with_preset
+from phenopipe.screen.presets import Source, unknown_channel, with_preset
 from phenopipe.screen.scaling import Scaling
 
 # --- user tables: which column says what ---------------------------------------------
@@ -150,20 +150,22 @@ class ImagesKnobs(TableKnobs):
     does."""
 
     @classmethod
-    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Write out what the source stands for."""
-        return with_preset(dict(settings))
+    def merged(cls, *layers: Mapping[str, Any]) -> "ImagesKnobs":
+        """Check settings from several places; the preset of a source is below all of them."""
+        return cls.model_validate({k: v for one in layers for k, v in one.items()})
 
     @model_validator(mode="before")
     @classmethod
     def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
-        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
+        return with_preset(dict(settings)) if isinstance(settings, Mapping) else settings
 
     @model_validator(mode="after")
     def _one_way_to_name_files(self) -> "ImagesKnobs":
         if self.source not in (None, "images"):
             if self.files or self.file is not None or self.channel is not None:
                 raise ValueError(f"source {self.source} names its own files and channels")
+            if told := unknown_channel(self.source, self.channels, self.channel_words):
+                raise ValueError(told)
             return self
         by_row = self.file is not None and self.channel is not None
         if bool(self.files) == by_row or (self.file is None) != (self.channel is None):

@@ -104,7 +104,7 @@ def list_experiment(
 
 
 def sound_wells(
-    rows: pl.DataFrame, knobs: TableKnobs, *, screen: str, experiment: str
+    rows: pl.DataFrame, knobs: ImagesKnobs, *, screen: str, experiment: str
 ) -> tuple[pl.DataFrame, list[str]]:
     """Wells of the rows that can be understood and do not contradict each other.
 
@@ -235,7 +235,9 @@ def _contradicted(wells: pl.DataFrame) -> pl.Series:
     return counts.filter(pl.any_horizontal(pl.exclude("well_id") > 1))["well_id"]
 
 
-def _check_share(n: int, of: int, knobs: Any, experiment: str, told: Sequence[str]) -> None:  # noqa: ANN401
+def _check_share(
+    n: int, of: int, knobs: ImagesKnobs, experiment: str, told: Sequence[str]
+) -> None:
     if n > knobs.max_unreadable * of:
         raise UserError(
             f"{experiment}: {n} of {of} rows or wells cannot be understood, wanted at most "
@@ -254,7 +256,7 @@ def _files_of_planes(
     if named.height < planes.height and not named.height:
         found = planes[CHANNEL].unique().sort().to_list()
         raise UserError(
-            f"no channel {knobs.channels[0]!r}, found {found} (channels, channel_words)"
+            f"{root}: no channel {knobs.channels[0]!r}, found {found} (channels, channel_words)"
         )
     known = wells.select(*WELL_KEY, "well_id")
     files = named.join(known, on=WELL_KEY, how="left", maintain_order="left").with_columns(

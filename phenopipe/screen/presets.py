@@ -4,6 +4,7 @@ A screen of one of these sources has its preset; what the configuration sets goe
 adapters, one file a layout, say where wells and images are found.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Source = Literal["images", "rxrx1", "rxrx3", "rxrx3_core", "jump", "ome_zarr"]
@@ -101,6 +102,13 @@ PRESETS: dict[str, Settings] = {
 }
 
 
+def unknown_channel(source: str, channels: Sequence[str], words: Mapping[str, Any]) -> str:
+    """Tell of a channel that a layout does not have; an empty text if there is none."""
+    listed = PRESETS[source].get("channel_words", {})
+    unknown = [name for name in channels if listed and name not in words]
+    return f"channel {unknown[0]!r} is unknown, wanted some of {[*listed]}" if unknown else ""
+
+
 def with_preset(settings: Settings) -> Settings:
     """Fill in the preset of a source; channels that are left out take their words along.
 
@@ -113,8 +121,6 @@ def with_preset(settings: Settings) -> Settings:
     written = {**preset, **settings}
     if "channel_words" in preset and "channel_words" not in settings:
         words = preset["channel_words"]
-        unknown = [name for name in written["channels"] if name not in words]
-        if unknown:
-            raise ValueError(f"channel {unknown[0]!r} is unknown, wanted some of {list(words)}")
-        written["channel_words"] = {name: words[name] for name in written["channels"]}
+        known = [name for name in written["channels"] if name in words]
+        written["channel_words"] = {name: words[name] for name in known}
     return written

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from phenopipe.config import load_config
+from phenopipe.errors import UserError
 from phenopipe.screen.discover import main
 from phenopipe.wiring import Wiring
 from tests.screen.plates import complaint, table
@@ -43,6 +44,32 @@ def test_every_layout_is_recognized_and_its_entry_is_a_configuration(tmp_path, c
         assert files and all(path.startswith(str(folder)) for path in files)
     channels = loaded.knobs("screen", "images", screen="screen", experiment=names[0]).channels
     assert list(channels) == one["channels"]
+
+
+def test_an_encoder_takes_the_channels_of_its_layout_and_unknown_ones_are_refused(tmp_path):
+    rxrx1(tmp_path)
+    screen = {"source": "rxrx1", "path": ".", "experiments": {"HUVEC-01": {}}}
+    config = {
+        "data": str(tmp_path),
+        "screens": {"s": screen},
+        "encoders": {"x": {"kind": "timm"}},
+        "benchmarks": {"b": {"screen": "s", "encoders": ["x"]}},
+    }
+    knobs = load_config(config).knobs("embed", "prepare", encoder="x")
+    assert list(knobs.channels) == ["DNA", "ER", "AGP", "RNA", "Mito", "Golgi"]
+    config["screens"]["s"] = {**screen, "channels": ["Mito", "DNA"]}
+    knobs = load_config(config).knobs("embed", "prepare", encoder="x")
+    assert list(knobs.channels) == ["Mito", "DNA"]
+    config["screens"]["s"] = screen
+    shared = load_config({**config, "screen": {"images": {"channels": ["RNA"]}}})
+    names = {"screen": "s", "experiment": "HUVEC-01"}
+    assert shared.knobs("screen", "images", **names).channel_words == {"RNA": ("4",)}
+    config["screens"]["s"] = {**screen, "channels": ["Tubulin"]}
+    with pytest.raises(UserError, match="channel 'Tubulin' is unknown, wanted some of"):
+        load_config(config)
+    config["screens"]["s"] = {**screen, "chanels": ["DNA"]}
+    with pytest.raises(UserError, match=r"screens\.s.*chanels: unknown key"):
+        load_config(config)
 
 
 def test_only_experiments_with_images_are_listed(tmp_path):
