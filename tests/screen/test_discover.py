@@ -67,8 +67,8 @@ def test_an_encoder_takes_the_channels_of_its_layout_and_unknown_ones_are_refuse
     config["screens"]["s"] = {**screen, "channels": ["Tubulin"]}
     with pytest.raises(UserError, match="channel 'Tubulin' is unknown, wanted some of"):
         load_config(config)
-    config["screens"]["s"] = {**screen, "chanels": ["DNA"]}
-    with pytest.raises(UserError, match=r"screens\.s.*chanels: unknown key"):
+    config["screens"]["s"] = {**screen, "stains": ["DNA"]}
+    with pytest.raises(UserError, match=r"screens\.s.*stains: unknown key"):
         load_config(config)
 
 
