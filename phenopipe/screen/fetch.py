@@ -42,7 +42,7 @@ def plan(home: Home, knobs: FetchKnobs) -> list[Remote]:
     names = dict.fromkeys(n for pattern in knobs.files for n in expanded(pattern, words))
     found = {one.path: one for name in names for one in home.found(name)}
     size = sum(one.size or 0 for one in found.values())
-    told = f"{len(found)} files, {size / GB:.3g} GB"
+    told = f"{len(found)} files, {size / GB:.3f} GB"
     print(f"{home.url}: {told}", flush=True)
     if size > knobs.max_gb * GB:
         raise UserError(f"{home.url}: {told}, more than max_gb = {knobs.max_gb:g}")

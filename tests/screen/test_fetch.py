@@ -48,6 +48,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, tree):
         super().__init__(("127.0.0.1", 0), Handler)
         self.tree, self.asked, self.failing, self.cutting = dict(tree), [], 0, 0
+        self.ranges = True
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def contents(self):
@@ -76,7 +77,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.failing -= 1
             return self.send_error(503)
         status = 200
-        if span and body:
+        if span and body and self.server.ranges:
             first, last = span.removeprefix("bytes=").split("-")
             content, status = content[int(first) : int(last) + 1], 206
         self.send_response(status)
@@ -179,6 +180,14 @@ def _cut_after(server, pieces, one):
         fetch(one, {})
     finally:
         Handler.answer = answer
+
+
+def test_a_server_without_ranges_sends_a_file_once(server, tmp_path):
+    server.ranges = False
+    fetch(knobs(server, tmp_path, piece_mb=0.001), {})
+    name = "images/HUVEC-01/Plate1/B02_s1_w2.png"
+    assert (tmp_path / name).read_bytes() == TREE[name]
+    assert len(server.contents()) == 2
 
 
 def test_pieces_of_two_versions_are_never_joined(server, tmp_path):
