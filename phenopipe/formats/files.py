@@ -10,7 +10,7 @@ A reference names one plane of pixels by its file, relative to the root:
 import io
 import struct
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,7 +70,7 @@ def inside(root: Path, relative: str) -> Path:
     ...
     phenopipe.errors.UserError: '../etc/passwd' leaves the folder /data, wanted a path inside
     """
-    name = relative.split(ROW)[0].split(PLANE)[0]
+    name = file_of(relative)
     if Path(name).is_absolute():
         raise UserError(f"{relative!r} is absolute, wanted a path relative to {root}")
     real = root.resolve()
@@ -78,6 +78,17 @@ def inside(root: Path, relative: str) -> Path:
     if not path.is_relative_to(real):
         raise UserError(f"{relative!r} leaves the folder {root}, wanted a path inside")
     return path
+
+
+def file_of(reference: str) -> str:
+    """Path of the file that a reference names.
+
+    Examples
+    --------
+    >>> file_of("data/train-00000.parquet#row=12")
+    'data/train-00000.parquet'
+    """
+    return reference.split(ROW)[0].split(PLANE)[0]
 
 
 class Files:
@@ -91,13 +102,17 @@ class Files:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        # Many planes lie in one file: where it is, is found out once.
+        self._path: Callable[[str], Path] = lru_cache(OPEN_ARRAYS)(
+            lambda name: inside(root, name)
+        )
         self._rows: Callable[[Path], ParquetRows] = lru_cache(OPEN_SHARDS)(ParquetRows)
         self._array: Callable[[Path], Any] = lru_cache(OPEN_ARRAYS)(_open_array)
 
     def look(self, reference: str) -> Found:
         """Read size, number of planes and type of pixels from a header."""
         try:
-            path = inside(self.root, reference)
+            path = self._path(file_of(reference))
             if ROW in reference:
                 found = look_at_bytes(self._rows(path).read(_number(reference)))
             elif PLANE in reference:
@@ -118,7 +133,7 @@ class Files:
         UserError
             If it cannot be decoded or has another size.
         """
-        path = inside(self.root, reference)
+        path = self._path(file_of(reference))
         try:
             if PLANE in reference:
                 pixels = np.asarray(self._array(path)[_indices(reference)])

@@ -278,7 +278,8 @@ def _files_of_planes(
     files = files.filter(~doubled).select(
         "image_id", "well_id", pl.col("site").cast(pl.Int32), CHANNEL, FILE, "place"
     )
-    for file, where in files.select(FILE, "place").drop_nulls().iter_rows():
+    named = files.select(pl.col(FILE).str.replace("#(row|plane)=.*$", ""), "place").drop_nulls()
+    for file, where in named.unique(FILE, maintain_order=True).iter_rows():
         try:
             inside(root, file)
         except UserError as error:
