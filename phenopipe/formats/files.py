@@ -103,9 +103,7 @@ class Files:
     def __init__(self, root: Path) -> None:
         self.root = root
         # Many planes lie in one file: where it is, is found out once.
-        self._path: Callable[[str], Path] = lru_cache(OPEN_ARRAYS)(
-            lambda name: inside(root, name)
-        )
+        self._path: Callable[[str], Path] = lru_cache(OPEN_ARRAYS)(partial(inside, root))
         self._rows: Callable[[Path], ParquetRows] = lru_cache(OPEN_SHARDS)(ParquetRows)
         self._array: Callable[[Path], Any] = lru_cache(OPEN_ARRAYS)(_open_array)
 
