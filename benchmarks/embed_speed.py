@@ -260,7 +260,9 @@ def main() -> int:
             whole_step(given.pairs, folder)
         variants(5, [name for name in ("bfloat16", "compile") if name in given.only])
         if "L/16" in given.only:
-            all_blocks(encoder_of("vit_large_patch16_224"), 1, given.pairs, folder, "L/16")
+            encoder = encoder_of("vit_large_patch16_224")
+            all_blocks(encoder, 1, given.pairs, folder, "L/16")
+            trimmed(encoder, 16, 1, given.pairs, folder, "L/16")
     return 0 if all(KEPT) else 1
 
 
