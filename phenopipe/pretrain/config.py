@@ -251,7 +251,8 @@ class DinoKnobs(TrainingKnobs):
     held_out: PositiveInt = 64
     """Images that are never trained on, to show the loss and the embeddings of."""
     measure_every: NonNegativeInt = 100
-    """Updates between two looks at held-out images: loss, entropy, rank; 0: none."""
+    """Updates between two looks at held-out images: loss, entropy, rank; 0: none. A multiple
+    of ``log_every`` shows in the log too."""
     least_rank: NonNegativeFloat = 0.05
     """A training has collapsed when the effective rank of held-out embeddings is less than
     this share of what it could be."""

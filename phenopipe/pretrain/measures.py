@@ -55,8 +55,9 @@ class Labelled:
         classes = counts.sort("count", "label", descending=[True, False])["label"]
         draw = hash_uniform(knobs.seed, named["image_id"])
         side = _halves(named, knobs.seed)
-        named = named.with_columns(draw=pl.Series(draw), side=pl.Series(side))
-        kept = named["label"].is_in(classes.head(knobs.probe_classes).to_list()).to_numpy()
+        named = named.with_columns(side=pl.Series(side))
+        largest = classes.head(knobs.probe_classes).to_list()
+        kept = named["label"].is_in(largest).fill_null(False).to_numpy()
         order = np.lexsort((draw, ~kept))[: min(knobs.probe_images, int(kept.sum()))]
         chosen = np.zeros(len(sites), dtype=bool)
         chosen[order] = True

@@ -27,7 +27,7 @@ from phenopipe.pretrain.distillation import (
 )
 from phenopipe.pretrain.distributed import World
 from phenopipe.pretrain.loop import Training
-from phenopipe.pretrain.measures import Measures
+from phenopipe.pretrain.measures import Labelled, Measures
 from phenopipe.pretrain.states import States
 from phenopipe.pretrain.views import ViewStream
 
@@ -358,3 +358,19 @@ def test_what_counts_as_collapsed(screen, tmp_path):
         "collapsed at update 1: embeddings differ in 0.3 directions of 8"
     )
     assert lines[1][1] == "no longer collapsed at update 4"
+
+
+def test_probes_look_at_labelled_wells_half_of_which_teach(screen):
+    wells = pl.read_parquet(screen.manifest)
+    control = pl.col("well_id").is_in(wells["well_id"].head(6).to_list())
+    role = pl.when(control).then(pl.lit("negative_control")).otherwise(pl.col("role"))
+    labelled = Labelled(screen.sites(), wells.with_columns(role=role), DinoKnobs(**TINY))
+    assert len(labelled.sites) == len(labelled.label_I) == 18
+    assert not set(labelled.sites.table["well_id"]) & set(wells["well_id"].head(6))
+    for gene in ("A", "B"):
+        teach = labelled.learns_I[labelled.label_I == gene]
+        assert 4 <= teach.sum() <= 5 and len(teach) == 9
+    few = DinoKnobs(**TINY, probe_images=7, probe_classes=1)
+    with pytest.raises(UserError, match="wanted at least two classes of two wells"):
+        Labelled(screen.sites(), wells, few)
+    assert len(Labelled(screen.sites(), wells, DinoKnobs(**TINY, probe_images=7)).label_I) == 7

@@ -158,6 +158,18 @@ def test_papers_rows_stand_beside_ours(paper):
     }
 
 
+def test_a_student_stands_beside_autoencoders_and_the_papers_table_6(paper):
+    rows = [score(name, "energy_distance", 5.0) for name in ("ca-mae", "dino", "mae")]
+    board = compound_board(results(*rows), [], [], paper)
+    ours = board.filter(pl.col("group") == "encoder")
+    assert ours["encoder"].to_list() == ["ca-mae", "dino", "mae"]
+    theirs = board.filter(benchmark="paper Table 6")
+    assert theirs.select("encoder", "data", "z of precision").rows() == [
+        ("ViT-L/16 Dino-V2", "RxRx3", 2.13),
+        ("ViT-L/8 Dino-V2 from MAE", "RPI-93M", 1.76),
+    ]
+
+
 def test_z_is_over_the_random_encoder_where_there_is_one():
     rows = [
         score("mae", "average_precision_max", 0.3),
