@@ -2,10 +2,10 @@
 
     python benchmarks/dino.py --cores 2
 
-Trains kinds ``dino`` and ``mae`` of one size on all wells of the demo's screen, as long as each
-takes a core about five minutes, and probes every block of both, and of the student's network
-with random weights, for gene groups of the demo's probe. One line a figure: name, figure,
-bound. Exits with 1 if a bound is not kept.
+Trains kinds ``dino`` and ``mae`` of one size on all wells of the demo's screen, about five
+minutes of a core each, and probes every block of both, and of the student's network with
+random weights, for gene groups of the demo's probe. One line a figure: name, figure, and of
+the student its bound. Exits with 1 if a bound is not kept.
 """
 
 import argparse
@@ -42,7 +42,7 @@ DINO = {
     "measure_every": 50,
     "checkpoint_every": 200,
 }
-# As much of a core's time as the student takes.
+# Five and a half minutes of a core, and the demo's own autoencoder: four.
 UPDATES = {"dino": 600, "mae": 6000}
 RANK_BOUND = 0.1
 BOOTSTRAPS = 2000
@@ -123,40 +123,38 @@ def gain(folder, encoder, base):
 
 
 def told(folder):
-    """Print every figure; return whether all bounds are kept."""
+    """Print every figure; return whether the student keeps all bounds."""
     kept = []
     for encoder in ("dino", "mae"):
+        bounds = encoder == "dino"
         history = pl.read_parquet(folder / f"results/pretrain/{encoder}/history.parquet")
         tenth = max(1, history.height // 10)
         first, last = (
-            float(p["loss"].mean()) for p in (history.head(tenth), history.tail(tenth))
+            float(part["loss"].mean()) for part in (history.head(tenth), history.tail(tenth))
         )
-        kept.append(last < first)
-        print(f"{encoder}: loss, first and last tenth: {first:.3f}, {last:.3f}, bound: falls")
-        if "held_out_loss" in history.columns:
-            looks = history.drop_nulls("held_out_loss")
-            for name in ("held_out_loss", "held_out_told", "held_out_rank"):
-                values = looks[name].to_list()
-                print(
-                    f"{encoder}: {name}, first, middle, last look: "
-                    f"{values[0]:.3f}, {values[len(values) // 2]:.3f}, {values[-1]:.3f}"
-                )
-        found = ranks(folder, encoder)
-        kept.append(found[-1] > RANK_BOUND * NETWORK["dim"])
+        line = f"{encoder}: loss, first and last tenth: {first:.3f}, {last:.3f}"
+        print(line + (", bound: falls" if bounds else ""))
+        for name in ("held_out_loss", "held_out_told", "held_out_rank"):
+            if name in history.columns:
+                looks = history[name].drop_nulls()
+                some = [looks[0], looks[len(looks) // 2], looks[-1]]
+                shown = ", ".join(f"{value:.3f}" for value in some)
+                print(f"{encoder}: {name}, first, middle, last look: {shown}")
+        found, least = ranks(folder, encoder), RANK_BOUND * NETWORK["dim"]
         listed = ", ".join(f"{rank:.1f}" for rank in found)
-        print(
-            f"{encoder}: rank of wells (of {NETWORK['dim']}), block by block: {listed}, "
-            f"bound of the last: {RANK_BOUND * NETWORK['dim']:.1f}"
+        line = f"{encoder}: rank of wells (of {NETWORK['dim']}), block by block: {listed}"
+        print(line + (f", bound of the last: {least:.1f}" if bounds else ""))
+        (block, accuracy), (base_block, base) = (
+            best_of(folder, name) for name in (encoder, "untrained")
         )
-        block, accuracy = best_of(folder, encoder)
-        base_block, base = best_of(folder, "untrained")
         low, high = gain(folder, encoder, "untrained")
-        kept.append(low > 0.0)
         print(
             f"{encoder}: probe's best block {block}: {accuracy:.3f}, untrained (block "
-            f"{base_block}) {base:.3f}, gain {accuracy - base:.3f} [{low:.3f}, {high:.3f}], "
-            "bound: above 0"
+            f"{base_block}) {base:.3f}, gain {accuracy - base:.3f} [{low:.3f}, {high:.3f}]"
+            + (", bound: above 0" if bounds else "")
         )
+        if bounds:
+            kept += [last < first, found[-1] > least, low > 0.0]
     return all(kept)
 
 
