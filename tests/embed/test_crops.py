@@ -25,6 +25,14 @@ def test_crops_lie_inside_and_never_overlap(height, width, crop):
     assert len(corners) == (height // crop) * (width // crop)
 
 
+def test_the_papers_numbers_of_crops():
+    assert len(crop_corners(2048, 2048, 256)) == 64
+    inner = crop_corners(2048, 2048, 256, leave_out_ring=True)
+    assert len(inner) == 36
+    assert {corner for pair in inner for corner in pair} == set(range(256, 1792, 256))
+    assert len(crop_corners(512, 512, 256)) == 4
+
+
 def test_ring_stays_where_nothing_would_be_left():
     assert len(crop_corners(512, 512, 256, leave_out_ring=True)) == 4
 
