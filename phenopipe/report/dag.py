@@ -21,7 +21,8 @@ CORNER = 9
 class Stage:
     """One stage: its box, and the question that it answers.
 
-    ``x`` and ``y`` are the centre of the box; ``question`` is one or two lines.
+    ``x`` and ``y`` are the centre of the box; ``question`` is one or two lines. What comes
+    after the page has no section on it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Stage:
     x: int
     y: int
     width: int = BOX_WIDTH
+    on_page: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ STAGES = (
     Stage("embed", ("what does the encoder", "see at every block?"), 314, 196),
     Stage("align", ("what of that", "is batch effect?"), 530, 196),
     Stage("consistency", ("which conditions change", "cells the same way?"), 746, 196),
+    Stage("export", ("how do other tools", "read what we made?"), 98, 356, on_page=False),
     Stage("probe", ("which block separates", "biology best?"), 314, 356),
     Stage("benchmark", ("how good is the map?",), 530, 356),
     Stage("report", ("what did we learn?", "reads every table above"), 856, 356, 392),
@@ -78,6 +81,13 @@ EDGES = (
     Edge("consistency", "phenoprints", "p-values", ((746, 159), (746, 91)), (776, 129)),
     Edge("embed", "probe", "blocks", ((262, 233), (262, 319)), (238, 280)),
     Edge("align", "benchmark", "aligned wells", ((530, 233), (530, 319)), (574, 300)),
+    Edge(
+        "align",
+        "export",
+        "aligned wells, maps",
+        ((480, 233), (480, 286), (98, 286), (98, 319)),
+        (160, 277),
+    ),
     Edge("benchmark", "report", "tables", ((616, 356), (660, 356)), (637, 347)),
     Edge("probe", "embed", "trimmed encoder", ((308, 319), (308, 233)), (360, 300), True),
     Edge(
@@ -162,7 +172,7 @@ def _draw_box(stage: Stage, absent: Collection[str], linked: bool) -> str:
         f'<rect x="{left}" y="{top}" width="{stage.width}" height="{BOX_HEIGHT}" rx="10"/>'
         + "".join(lines)
     )
-    if linked:
+    if linked and stage.on_page:
         box = f'<a href="#{stage.name}">{box}</a>'
     return f'<g class="absent">{box}</g>' if stage.name in absent else f"<g>{box}</g>"
 

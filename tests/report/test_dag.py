@@ -23,7 +23,8 @@ def test_figure_is_whole_xml_that_needs_no_other_file():
     elements = list(ET.fromstring(svg).iter())
     assert len([e for e in elements if e.tag.endswith("rect")]) == len(STAGES)
     links = [e.attrib["href"] for e in elements if "href" in e.attrib]
-    assert links == [f"#{stage.name}" for stage in STAGES]
+    assert links == [f"#{stage.name}" for stage in STAGES if stage.on_page]
+    assert [stage.name for stage in STAGES if not stage.on_page] == ["export"]
     assert "@import" not in svg and "http" not in svg.replace("http://www.w3.org/2000/svg", "")
 
 

@@ -16,7 +16,7 @@ from phenopipe.report.render import render_page
 from tests.report.made_up import stamp
 
 SECTIONS = [
-    *(stage.name for stage in STAGES if stage.name != "report"),
+    *(stage.name for stage in STAGES if stage.on_page and stage.name != "report"),
     "rounds",
     "map",
     "truth",

@@ -22,7 +22,7 @@ def overview_section(sections: Sequence[Section], ran: set[str]) -> Section:
     ran : set of str
         Stages that were part of the run.
     """
-    absent = {stage.name for stage in STAGES} - ran - {"report"}
+    absent = {stage.name for stage in STAGES if stage.on_page} - ran - {"report"}
     caption = (
         "Boxes are stages, lines the main files between them; dashed lines are encoders. A "
         "trained encoder embeds the wells again, so that it can curate the next training set."
