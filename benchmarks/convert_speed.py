@@ -306,9 +306,9 @@ def main() -> int:
         kept = shards(folder, given.wells)
         if given.shards_only:
             return 0 if kept else 1
-        make_png(folder / "png", 10)
-        make_tiff(folder / "tiff", 80)
-        make_tiff(folder / "lzw", 40, compression="lzw")
+        make_png(folder / "png", 40)
+        make_tiff(folder / "tiff", 160)
+        make_tiff(folder / "lzw", 80, compression="lzw")
         ratios = [
             throughput("JPEG 2000 in shards", "core", folder / "core-100-1", given.pairs),
             throughput("PNG, 16 bit", "png", folder / "png", given.pairs),
