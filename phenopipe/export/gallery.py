@@ -92,8 +92,9 @@ def write_gallery(place: Path, network: str, aligned: Sequence[Path]) -> None:
     aligned : list of Path
         Aligned experiments of a screen.
     """
-    consensus = Consensus(width_of(aligned))
-    none = stacked([read_metadata(aligned).clear(), read_profiles(aligned[0]).clear()])
+    features = dict.fromkeys(feature_names(width_of(aligned)), pl.Float32)
+    consensus = Consensus(len(features))
+    none = read_metadata(aligned, n_rows=0).hstack(pl.DataFrame(schema=features))
     collated = place / "collated" / network / "collated.parquet"
     collated.parent.mkdir(parents=True)
     form = none.to_arrow().schema

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import h5py
 
 from phenopipe.export.config import H5adKnobs
-from phenopipe.export.wells import annotate_wells, provenance
+from phenopipe.export.wells import annotate_wells
 from phenopipe.formats.atomic import atomic
 from phenopipe.knobs import parse_step, run_step
 
@@ -23,9 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    told = provenance(files.stamp, files.aligned)
     with atomic(files.exported) as temporary, h5py.File(temporary, "w") as root:
-        annotate_wells(root, files.aligned, told, knobs.rows_a_chunk)
+        annotate_wells(root, files, knobs.rows_a_chunk)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,26 @@ from numpy.typing import NDArray
 from phenopipe.errors import UserError
 from phenopipe.export.annotated import Group, write_annotated
 from phenopipe.export.metadata import NAMES, feature_names, metadata_of, stacked
-from phenopipe.formats.aligned import ALIGNED, read_aligned
+from phenopipe.formats.aligned import ALIGNED
 from phenopipe.formats.tables import check_format, read_stamp, read_table
+from phenopipe.knobs import StepFiles
 
 
-def read_metadata(paths: Sequence[Path]) -> pl.DataFrame:
-    """Describe the wells of aligned experiments, one below the other, without embeddings."""
+def read_metadata(paths: Sequence[Path], n_rows: int | None = None) -> pl.DataFrame:
+    """Describe the wells of aligned experiments, one below the other, without embeddings.
+
+    Parameters
+    ----------
+    paths : list of Path
+        The experiments.
+    n_rows : int, optional
+        The first wells of each alone; 0 leaves the columns.
+    """
     tables = []
     for path in paths:
         check_format(path, ALIGNED)
         columns = [name for name in pl.read_parquet_schema(path) if name != "embedding"]
-        tables.append(metadata_of(read_table(path, ALIGNED, columns)))
+        tables.append(metadata_of(pl.read_parquet(path, columns=columns, n_rows=n_rows)))
     return stacked(tables)
 
 
@@ -53,18 +62,19 @@ def _width(path: Path) -> int:
 def embeddings_of(paths: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
     """Yield the embeddings of each experiment, (n_wells, n_features)."""
     for path in paths:
-        yield read_aligned(path)[1]
+        yield read_table(path, ALIGNED, ["embedding"])["embedding"].to_numpy()
 
 
-def annotate_wells(root: Group, paths: Sequence[Path], told: str, rows_a_chunk: int) -> None:
+def annotate_wells(root: Group, files: StepFiles, rows_a_chunk: int) -> None:
     """Write the aligned wells of a screen as AnnData; one experiment is held at once."""
+    paths = files.aligned
     write_annotated(
         root,
         read_metadata(paths),
         embeddings_of(paths),
         feature_names(width_of(paths)),
         index=NAMES["well_id"],
-        told={"phenopipe": told},
+        told={"phenopipe": provenance(files.stamp, paths)},
         rows_a_chunk=rows_a_chunk,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import zarr
 
 from phenopipe.export.config import ZarrKnobs
-from phenopipe.export.wells import annotate_wells, provenance
+from phenopipe.export.wells import annotate_wells
 from phenopipe.formats.atomic import atomic
 from phenopipe.knobs import parse_step, run_step
 
@@ -23,10 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    told = provenance(files.stamp, files.aligned)
     with atomic(files.exported) as temporary:
         root = zarr.open_group(temporary, mode="w", zarr_format=3)
-        annotate_wells(root, files.aligned, told, knobs.rows_a_chunk)
+        annotate_wells(root, files, knobs.rows_a_chunk)
 
 
 if __name__ == "__main__":
