@@ -6,6 +6,7 @@ piece (``piece_mb``) a connection.
 
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -40,7 +41,8 @@ def plan(home: Home, knobs: FetchKnobs) -> list[Remote]:
         "part": knobs.parts,
     }
     names = dict.fromkeys(n for pattern in knobs.files for n in expanded(pattern, words))
-    found = {one.path: one for name in names for one in home.found(name)}
+    with ThreadPoolExecutor(home.at_once(knobs.connections)) as pool:
+        found = {one.path: one for several in pool.map(home.found, names) for one in several}
     size = sum(one.size or 0 for one in found.values())
     told = f"{len(found)} files, {size / GB:.3f} GB"
     print(f"{home.url}: {told}", flush=True)

@@ -109,6 +109,10 @@ class Home:
         self.files, self.root = self.asked(lambda: url_to_fs(self.url, **options))
         self.root = self.root.rstrip("/")
 
+    def at_once(self, connections: int) -> int:
+        """Requests at a time: members of an archive are read through one open file."""
+        return 1 if "::" in self.url else connections
+
     def asked(self, request: Any) -> Any:  # noqa: ANN401 - what fsspec answers
         """Make a request again if it fails, after longer and longer rests."""
         for number in itertools.count(1):
@@ -215,15 +219,17 @@ def bring(
                 file.flush()
     else:
         part = target
-    found = {name: _digest(part, name) for name in ("sha256", "md5")}
-    for name, wanted in (("sha256", sha256), ("md5", remote.md5)):
-        if wanted and found[name] != wanted.lower():
-            part.unlink()
-            raise UserError(f"{remote.path}: {name} {found[name]}, wanted {wanted}; removed")
+    sha = _digest(part, "sha256")
+    if sha256 and sha != sha256.lower():
+        part.unlink()
+        raise UserError(f"{remote.path}: sha256 {sha}, wanted {sha256}; removed")
+    if remote.md5 and (md5 := _digest(part, "md5")) != remote.md5:
+        part.unlink()
+        raise UserError(f"{remote.path}: md5 {md5}, wanted {remote.md5}; removed")
     if part != target:
         part.replace(target)
     checked = "sha256" if sha256 else "md5" if remote.md5 else None
-    return Brought(remote.path, target.stat().st_size, found["sha256"], checked)
+    return Brought(remote.path, target.stat().st_size, sha, checked)
 
 
 def bring_all(
@@ -251,9 +257,7 @@ def bring_all(
         except (UserError, OSError) as error:
             return str(error) if remote.path in str(error) else f"{remote.path}: {error}"
 
-    # Members of an archive are read through one open file.
-    at_once = 1 if "::" in home.url else connections
-    with ThreadPoolExecutor(at_once) as pool:
+    with ThreadPoolExecutor(home.at_once(connections)) as pool:
         done = list(pool.map(one, remotes))
     brought = [x for x in done if isinstance(x, Brought)]
     return brought, [x for x in done if isinstance(x, str)]
