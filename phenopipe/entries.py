@@ -87,16 +87,20 @@ class Screen(Entry):
     """Knobs of ``screen.fetch``: where a public screen is published, and what of it the target
     ``fetch`` brings; ``checksums`` beside them names a table of path and sha256."""
 
+    def folder(self, data: str) -> str:
+        """Where the files of a screen in a public layout lie."""
+        return str(Path(data) / (self.path or "."))
+
     def layout(self, data: str) -> Settings:
         """What a screen in a public layout tells the step that reads it."""
         if self.source not in PRESETS:
             return {}
-        return {"source": self.source, "root": str(Path(data) / (self.path or "."))}
+        return {"source": self.source, "root": self.folder(data)}
 
     def brought(self, data: str) -> Settings:
         """What ``fetch`` says of a screen, and where its files go."""
         own = {key: value for key, value in self.fetch.items() if key != "checksums"}
-        return {"folder": str(Path(data) / (self.path or ".")), **own}
+        return {"folder": self.folder(data), **own}
 
     @property
     def channels(self) -> list[str]:

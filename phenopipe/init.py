@@ -18,6 +18,7 @@ import polars as pl
 import yaml
 
 from phenopipe.config import load_config
+from phenopipe.entries import STEP_OF_SOURCE
 from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import read_any
@@ -114,8 +115,9 @@ def check(raw: Mapping[str, Any]) -> list[str]:
     for name, screen in config.screens.items():
         rows = read_rows([Path(config.data) / table for table in screen.tables])
         for experiment in config.experiments(name):
-            step = "images" if screen.source == "images" else "profiles"
-            knobs = config.knobs("screen", step, screen=name, experiment=experiment)
+            knobs = config.knobs(
+                "screen", STEP_OF_SOURCE[screen.source], screen=name, experiment=experiment
+            )
             if isinstance(knobs, ImagesKnobs):
                 root = Path(knobs.root or Path(config.data) / Path(screen.tables[0]).parent)
                 one = list_table(rows, knobs, root, screen=name, experiment=experiment)
