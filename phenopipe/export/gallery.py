@@ -3,7 +3,7 @@
 Peak memory: one experiment, and 8 bytes a condition and feature for the consensus.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,10 @@ from phenopipe.export.metadata import (
     stacked,
 )
 from phenopipe.export.profiles import read_profiles
-from phenopipe.export.wells import read_metadata, width_of
+from phenopipe.export.wells import provenance, read_metadata, width_of
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.fingerprint import fingerprint
+from phenopipe.formats.tables import STAMP_KEY
 from phenopipe.knobs import parse_step, run_step
 
 # What wells of one row of the consensus share.
@@ -80,7 +81,9 @@ def plates_of(profiles: pl.DataFrame) -> Iterator[tuple[Path, pl.DataFrame]]:
         yield Path(batch, plate, f"{plate}.parquet"), rows
 
 
-def write_gallery(place: Path, network: str, aligned: Sequence[Path]) -> None:
+def write_gallery(
+    place: Path, network: str, aligned: Sequence[Path], told: Mapping[str, str]
+) -> None:
     """Write profiles of each plate, all of them collated, and the consensus of conditions.
 
     Parameters
@@ -91,13 +94,15 @@ def write_gallery(place: Path, network: str, aligned: Sequence[Path]) -> None:
         Name of the encoder with a digest, as the gallery wants it.
     aligned : list of Path
         Aligned experiments of a screen.
+    told : mapping of str to str
+        What the metadata of every file say.
     """
     features = dict.fromkeys(feature_names(width_of(aligned)), pl.Float32)
     consensus = Consensus(len(features))
     none = read_metadata(aligned, n_rows=0).hstack(pl.DataFrame(schema=features))
     collated = place / "collated" / network / "collated.parquet"
     collated.parent.mkdir(parents=True)
-    form = none.to_arrow().schema
+    form = none.to_arrow().schema.with_metadata(dict(told))
     with pq.ParquetWriter(collated, form, compression="zstd") as writer:
         for path in aligned:
             profiles = stacked([none, read_profiles(path)]).select(none.columns)
@@ -106,9 +111,10 @@ def write_gallery(place: Path, network: str, aligned: Sequence[Path]) -> None:
             for where, rows in plates_of(profiles):
                 target = place / "profiles" / network / where
                 target.parent.mkdir(parents=True, exist_ok=True)
-                rows.write_parquet(target)
+                rows.write_parquet(target, metadata=dict(told))
     (place / "consensus" / network).mkdir(parents=True)
-    consensus.table().write_parquet(place / "consensus" / network / "consensus.parquet")
+    together = place / "consensus" / network / "consensus.parquet"
+    consensus.table().write_parquet(together, metadata=dict(told))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -125,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     network = f"{files.encoder}_{fingerprint(files.transform)[:8]}"
     with atomic(files.exported) as temporary:
         place = temporary / knobs.project / knobs.source / "workspace_dl"
-        write_gallery(place, network, files.aligned)
+        told = {STAMP_KEY: provenance(files.stamp, files.aligned)}
+        write_gallery(place, network, files.aligned, told)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 
 from phenopipe.export.config import ManifestsKnobs
 from phenopipe.export.metadata import metadata_of
+from phenopipe.export.wells import provenance
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.parts import Part, parts_of_file, prepared
+from phenopipe.formats.tables import STAMP_KEY, Stamp
 from phenopipe.knobs import parse_step, run_step
 
 WHY = ("saved_by", "judge", "p_value")
@@ -25,11 +27,12 @@ def flat_part(part: Part) -> pl.DataFrame:
     return metadata_of(wells.drop(WHY)).hstack(wells.select(WHY))
 
 
-def write_flat(manifest: Path, parquet: Path, csv: Path) -> None:
+def write_flat(manifest: Path, parquet: Path, csv: Path, stamp: Stamp) -> None:
     """Write a manifest's wells in their order, a part at a time."""
     parts, _ = parts_of_file(manifest, MANIFEST)
     empty = flat_part(Part((manifest,), 0, 0, tuple(pl.read_parquet_schema(manifest))))
-    form = empty.to_arrow().schema
+    told = {STAMP_KEY: provenance(stamp, [manifest])}
+    form = empty.to_arrow().schema.with_metadata(told)
     with (
         atomic(parquet) as whole,
         atomic(csv) as text,
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         doc=__doc__,
         argv=argv,
     )
-    write_flat(files.wells, files.parquet, files.csv)
+    write_flat(files.wells, files.parquet, files.csv, files.stamp)
 
 
 if __name__ == "__main__":

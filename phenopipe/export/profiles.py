@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from phenopipe.export.config import ProfilesKnobs
 from phenopipe.export.metadata import feature_names, metadata_of
+from phenopipe.export.wells import provenance
 from phenopipe.formats.aligned import read_aligned
 from phenopipe.formats.atomic import atomic
+from phenopipe.formats.tables import STAMP_KEY
 from phenopipe.knobs import parse_step, run_step
 
 
@@ -40,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
     with atomic(files.exported) as temporary:
-        read_profiles(files.aligned).write_parquet(temporary)
+        told = {STAMP_KEY: provenance(files.stamp, [files.aligned])}
+        read_profiles(files.aligned).write_parquet(temporary, metadata=told)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from phenopipe.errors import UserError
 from phenopipe.export.gallery import main, plates_of
 from phenopipe.export.profiles import main as export_profiles
 from phenopipe.export.profiles import read_profiles
+from phenopipe.formats.tables import read_stamp
 
 FEATURES = [f"feature_000{i}" for i in range(5)]
 
@@ -30,6 +31,13 @@ def test_the_tree_is_that_of_the_gallery(gallery):
         f"profiles/{network}/e2/plate-1/plate-1.parquet",
         f"profiles/{network}/e2/plate-2/plate-2.parquet",
     ]
+
+
+def test_every_file_says_where_it_came_from(gallery):
+    for path in gallery.rglob("*.parquet"):
+        stamp = read_stamp(path)
+        assert stamp["names"] == {"screen": "lab", "encoder": "mae"}
+        assert [one["names"]["experiment"] for one in stamp["made_from"]] == ["e1", "e2"]
 
 
 def test_plates_together_are_the_collated_table(gallery, screen):
@@ -65,5 +73,6 @@ def test_profiles_of_an_experiment_are_a_wide_table(screen, tmp_path):
     flags = ["--aligned", str(screen[0][0]), "--exported", str(tmp_path / "e1.parquet")]
     export_profiles([*flags, "--screen", "lab", "--encoder", "mae", "--experiment", "e1"])
     found = pl.read_parquet(tmp_path / "e1.parquet")
+    assert read_stamp(tmp_path / "e1.parquet")["names"]["experiment"] == "e1"
     assert [n for n in found.columns if not n.startswith("Metadata_")] == FEATURES
     assert np.array_equal(found.select(FEATURES).to_numpy(), screen[2][:5])

@@ -2,7 +2,7 @@ import polars as pl
 
 from phenopipe.export.manifests import main
 from phenopipe.formats.manifests import MANIFEST
-from phenopipe.formats.tables import write_table
+from phenopipe.formats.tables import read_stamp, write_table
 
 from .conftest import wells_of
 
@@ -19,6 +19,7 @@ def test_a_manifest_is_one_flat_row_a_well_twice(tmp_path):
     flags = ["--wells", str(tmp_path / "manifest.parquet"), "--manifest", "phenoprints"]
     flags += ["--parquet", str(tmp_path / "flat.parquet"), "--csv", str(tmp_path / "flat.csv")]
     main(flags)
+    assert read_stamp(tmp_path / "flat.parquet")["names"] == {"manifest": "phenoprints"}
     flat = pl.read_parquet(tmp_path / "flat.parquet")
     assert flat["Metadata_Perturbation"].to_list() == [None, "A_1", "A_1|B_1", "drug"]
     assert flat["Metadata_Images"].to_list() == [4] * 4
