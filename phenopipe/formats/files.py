@@ -185,23 +185,33 @@ def decode_bytes(data: bytes, out_HW: NDArray[np.integer] | None = None) -> NDAr
     ValueError
         If a JPEG 2000 image has no end: decoders make something up for what is missing.
     """
+    if not data.startswith((PNG_SIGNATURE, JP2_SIGNATURE, J2K_START)):
+        return _decode_tiff(data, out_HW)
     # Memory that is used again is faster than new memory, by more than some files take.
     fitting = out_HW if out_HW is not None and _fits(data, out_HW) else None
     if data.startswith(PNG_SIGNATURE):
         found = imagecodecs.png_decode(data, out=fitting)
-    elif data.startswith((JP2_SIGNATURE, J2K_START)):
-        if not data.rstrip(b"\0").endswith(J2K_END):
-            raise ValueError("truncated: no end of its codestream")
+    elif data.rstrip(b"\0").endswith(J2K_END):
         found = imagecodecs.jpeg2k_decode(data, out=fitting)
     else:
-        found = tifffile.imread(io.BytesIO(data))
-    return out_HW if fitting is not None and out_HW is not None else np.asarray(found)
+        raise ValueError("truncated: no end of its codestream")
+    return np.asarray(found) if fitting is None else fitting
+
+
+def _decode_tiff(data: bytes, out_HW: NDArray[np.integer] | None) -> NDArray[np.integer]:
+    """Decode by libtiff, in half the time, where that reads one plane like the array."""
+    if out_HW is not None:
+        try:
+            imagecodecs.tiff_decode(data, index=None, out=out_HW)
+        except Exception:  # tifffile reads more kinds, and tells what is wrong
+            pass
+        else:
+            return out_HW
+    return np.asarray(tifffile.imread(io.BytesIO(data)))
 
 
 def _fits(data: bytes, out_HW: NDArray[np.integer]) -> bool:
     """Whether the header of a PNG or JPEG 2000 image tells of one plane like this one."""
-    if not data.startswith((PNG_SIGNATURE, JP2_SIGNATURE, J2K_START)):
-        return False
     height, width = out_HW.shape
     return look_at_bytes(data[:HEAD]) == Found(height, width, 1, out_HW.dtype.name)
 

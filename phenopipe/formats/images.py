@@ -1,11 +1,11 @@
 """images.parquet and images.zarr: the sites of each well, and their pixels."""
 
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import polars as pl
 import zarr
@@ -85,6 +85,9 @@ def write_pixels(
             chunks=(1, *shape[1:]),
             shards=(min(together, max(shape[0], 1)), *shape[1:]),
             compressors=zarr.codecs.ZstdCodec(level=1),
+            # Zeros too, so that a file which is not there is one which was lost; and to look
+            # for them takes a third of the time.
+            config={"write_empty_chunks": True},
         )
         written: Future[None] | None = None
         for first, block in _blocks(sites, (together, *shape[1:]), dtype):
@@ -148,7 +151,7 @@ def _digest(block: NDArray[np.integer]) -> str:
 
     What it must tell apart are stores that other files or settings made, not forgeries.
     """
-    sums = [zlib.crc32(site.reshape(-1).view(np.uint8).data) for site in block]
+    sums = [imagecodecs.deflate_crc32(site.reshape(-1).view(np.uint8)) for site in block]
     return f"{block.dtype}{block.shape}{sums}"
 
 
