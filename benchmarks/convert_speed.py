@@ -253,9 +253,10 @@ def throughput(name, kind, folder, pairs, peer="imagecodecs"):
     wall, other = (float(np.median([one["wall"] for one in each])) for each in (ours, plain))
     cpu, cpu_plain = (float(np.median([one["cpu"] for one in each])) for each in (ours, plain))
     both = 2 * cpu_plain / cpu
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(
         f"{name}: {mb / wall:.0f} MB/s on two cores, loop of {peer} on one {mb / other:.0f}"
-        f" MB/s; ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}; bound at least {BOUND});"
+        f" MB/s; ratio {ratio:.2f} ({spread}; bound at least {BOUND});"
         f" processor seconds {cpu:.1f}, plain {cpu_plain:.1f}, so at most {both:.2f} where both"
         f" cores are idle; peak {ours[0]['peak']:.0f} MB",
         flush=True,
