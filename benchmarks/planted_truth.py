@@ -5,8 +5,9 @@
 Prints Markdown tables: a row a figure of the planted truth, a column a seed; then, for qc,
 alignment and arm correction, the figure that each of them is there for, on and off. A
 switch starts from a copy of the whole run, so that only what follows from it is repeated;
-the first judge stands for the trained encoder there. Runs that are complete are not
-repeated.
+the first judge stands for the trained encoder there. Last, encoders that differ by how long
+they learned and by nothing else: is their order in the probe that in the benchmark? The
+demo's own are too much alike to tell. Runs that are complete are not repeated.
 """
 
 import argparse
@@ -28,6 +29,8 @@ SWITCHES = {
     "alignment": ({"align": {"fit": {"method": "none"}}}, ("apart_after",)),
     "arm correction": ({"align": {"arms": {"enabled": False}}}, ("arm_bias_removed",)),
 }
+# Updates of encoders between random weights and the demo's first judge.
+LADDER = (100, 400, 1500)
 
 
 def demo(seed):
@@ -57,6 +60,21 @@ def only_qc(config):
         **{key: config[key] for key in ("seed", "undersample")},
         "screens": {"simulated": config["screens"]["simulated"]},
         "manifests": {"all": config["manifests"]["all"]},
+    }
+
+
+def only_learning(config):
+    """Return the demo with the first judge, and encoders that learned for less."""
+    lean = only_judge(config)
+    judge = lean["encoders"][JUDGE]
+    steps = {f"{JUDGE}-{updates}": {**judge, "updates": updates} for updates in LADDER}
+    encoders = {"untrained": config["encoders"]["untrained"], **steps, JUDGE: judge}
+    names = {"encoders": list(encoders)}
+    return {
+        **lean,
+        "encoders": encoders,
+        "probes": {"anax": {**config["probes"]["anax"], **names}},
+        "benchmarks": {"genome": {**lean["benchmarks"]["genome"], **names}},
     }
 
 
@@ -103,21 +121,50 @@ def table(runs):
     return "\n".join(lines)
 
 
+def order(folder):
+    """Return, as Markdown, what each encoder reaches in probe and benchmark, and both orders.
+
+    Probe and benchmark look at the same block of each encoder: the one that embeds.
+    """
+    from phenopipe.report.sections.across import probed_maps, rank_correlation
+
+    found = {
+        name: pl.concat(map(pl.read_parquet, sorted((folder / "results").glob(where))))
+        for name, where in (
+            ("recall", "benchmark/genome/*/recall.parquet"),
+            ("replicates", "benchmark/genome/*/replicates.parquet"),
+            ("blocks", "probe/*/anax/blocks.parquet"),
+        )
+    }
+    maps, blocks = pl.concat([found["recall"], found["replicates"]]), found["blocks"]
+    points = probed_maps(maps, blocks, {}).sort("accuracy", "encoder")
+    wide = points.pivot("what", index=["encoder", "accuracy"], values="value")
+    lines = ["| " + " | ".join(wide.columns) + " |", "|" + "---|" * len(wide.columns)]
+    for name, *values in wide.rows():
+        lines.append(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    for (what,), part in points.group_by("what", maintain_order=True):
+        rho, _ = rank_correlation(part["accuracy"].to_numpy(), part["value"].to_numpy())
+        lines.append(f"\nRank correlation of probe and {what}: {rho:.2f}.")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cores", default="2")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "planted_truth")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
-    parser.add_argument("--only", choices=["demo", "switches"], help="leave out the rest")
+    parser.add_argument(
+        "--only", choices=["demo", "switches", "order"], help="leave out the rest"
+    )
     chosen = parser.parse_args()
     target = "results/report/truth.parquet"
-    if chosen.only != "switches":
+    if chosen.only in (None, "demo"):
         runs = {
             f"seed {seed}": run(demo(seed), chosen.work / f"seed-{seed}", chosen.cores, target)
             for seed in chosen.seeds
         }
         print("## The demo\n\n" + table(runs), flush=True)
-    for seed in chosen.seeds if chosen.only != "demo" else ():
+    for seed in chosen.seeds if chosen.only in (None, "switches") else ():
         whole = chosen.work / f"seed-{seed}"
         for name, (change, figures) in SWITCHES.items():
             lean = (only_qc if name == "qc" else only_judge)(demo(seed))
@@ -129,6 +176,14 @@ def main():
                 found = run(config, folder, chosen.cores, target)
                 runs[state] = found.filter(pl.col("metric").is_in(figures))
             print(f"\n## {name}, seed {seed}\n\n{table(runs)}", flush=True)
+    for seed in chosen.seeds if chosen.only in (None, "order") else ():
+        whole, folder = chosen.work / f"seed-{seed}", chosen.work / f"seed-{seed}-order"
+        if whole.exists() and not folder.exists():
+            shutil.copytree(whole, folder)
+        run(only_learning(demo(seed)), folder, chosen.cores, target)
+        print(
+            f"\n## Encoders that learned for longer, seed {seed}\n\n{order(folder)}", flush=True
+        )
 
 
 if __name__ == "__main__":
