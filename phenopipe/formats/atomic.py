@@ -21,7 +21,7 @@ def atomic(path: Path) -> Iterator[Path]:
     _remove(temporary)
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         if path.is_dir():
             # A folder cannot be replaced in one move: the old one steps aside whole, so that
             # whoever is killed here leaves no half of it in its place.
@@ -38,7 +38,8 @@ def clear_leftovers(path: Path) -> None:
         _remove(leftover)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until a file, or all files of a folder, are on disk."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     for file in files:
         with file.open("rb") as handle:

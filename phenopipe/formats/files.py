@@ -35,7 +35,7 @@ JP2_SIGNATURE = b"\x00\x00\x00\x0cjP  "
 HEAD = 512
 ROW, PLANE = "#row=", "#plane="
 # Shards and arrays that are held open at a time; each shard holds a few megabytes.
-OPEN_SHARDS, OPEN_ARRAYS = 4, 64
+OPEN_SHARDS, OPEN_ARRAYS = 2, 64
 
 
 class Found(NamedTuple):

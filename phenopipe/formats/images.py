@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.atomic import atomic
+from phenopipe.formats.atomic import atomic, sync
 from phenopipe.formats.stores import open_store, save_attributes
 from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
 
@@ -77,7 +77,7 @@ def write_pixels(
     assert dtype in PIXEL_TYPES and len(channels) == shape[1]
     together = sites_a_shard(shape, dtype)
     digests: list[Future[str]] = []
-    with atomic(path) as temporary, ThreadPoolExecutor(2) as pool:
+    with atomic(path) as temporary, ThreadPoolExecutor(3) as pool:
         store = zarr.create_array(
             store=str(temporary),
             shape=shape,
@@ -95,6 +95,8 @@ def write_pixels(
             if written is not None:
                 written.result()
                 digests[-1].result()
+                # What is on disk at the end need not be waited for then.
+                pool.submit(sync, temporary / _shard(first // together - 1))
             digests.append(pool.submit(_digest, block))
             written = pool.submit(store.__setitem__, slice(first, first + len(block)), block)
         if written is not None:
@@ -144,6 +146,11 @@ def pixel_channels(path: Path) -> list[str]:
     if not isinstance(channels, list):
         raise UserError(f"{path}: no channel names among its attributes")
     return [str(name) for name in channels]
+
+
+def _shard(at: int) -> str:
+    """Place of a shard in its store, which has sites on the first axis alone."""
+    return f"c/{at}/0/0/0"
 
 
 def _digest(block: NDArray[np.integer]) -> str:

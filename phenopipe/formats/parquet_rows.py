@@ -83,6 +83,9 @@ class ParquetRows:
         images = next(self._batches).column(0)
         self._held.append((self._next, images))
         self._next += len(images)
+        if self._next == self._starts[group + 1]:
+            # The reader of a row group keeps its last page, which may be all of it.
+            self._batches, self._group = iter(()), -1
         self._forget()
 
     def _forget(self) -> None:
