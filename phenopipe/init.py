@@ -19,7 +19,7 @@ import yaml
 
 from phenopipe.config import load_config
 from phenopipe.entries import STEP_OF_SOURCE
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import read_any
 from phenopipe.guess import Guess, guess
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         raw = yaml.safe_load(output.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{output}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{output}: {reason(error)}") from None
     _say(check(raw))
     print(f"next: snakemake all --profile local --configfile {output}", file=sys.stderr)
 

@@ -20,7 +20,7 @@ from timm.models import get_pretrained_cfg
 
 from phenopipe.embed.presets import PRESETS
 from phenopipe.embed.weights import WEIGHT_NAMES, check_sha256, read_weights, sha256_of
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.atomic import atomic
 from phenopipe.knobs import run_step
 
@@ -90,9 +90,8 @@ def fetch_weights(
     except UserError:
         raise
     except Exception as error:  # the hub's client and what it stands on raise many kinds
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{source.repository}: not fetched ({type(error).__name__}: {reason}); "
+            f"{source.repository}: not fetched ({type(error).__name__}: {reason(error)}); "
             f"where there is a network: {again}"
         ) from None
     return path

@@ -13,7 +13,7 @@ from timm.models import adapt_input_conv
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 
 State = dict[str, Tensor]
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -98,7 +98,7 @@ def read_weights(path: Path) -> State:
         with path.open("rb") as handle:
             content = torch.load(handle, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, SafetensorError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: no readable weights ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: no readable weights ({reason(error)})") from None
     except Exception as error:  # the unpickler refuses in its own ways
         raise UserError(
             f"{path}: refused, holds more than tensors ({type(error).__name__})"

@@ -24,7 +24,7 @@ from phenopipe.encoders.export import as_timm
 from phenopipe.encoders.mae import build_encoder as build_mae_encoder
 from phenopipe.encoders.pixels import PixelStatistics
 from phenopipe.encoders.vit import MaeEncoder, VitEncoder
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import STAMP_KEY, Stamp
 
@@ -68,8 +68,7 @@ def create_timm(architecture: str, model_args: dict[str, Any]) -> nn.Module:
             nn.Module, timm.create_model(architecture, **{"num_classes": 0, **model_args})
         )
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"timm cannot build {architecture!r}: {reason}") from None
+        raise UserError(f"timm cannot build {architecture!r}: {reason(error)}") from None
 
 
 def timm_kind(architecture: str, model_args: dict[str, Any]) -> Kind:

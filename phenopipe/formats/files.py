@@ -20,7 +20,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.images import PIXEL_TYPES
 from phenopipe.formats.parquet_rows import ParquetRows
 
@@ -120,7 +120,7 @@ class Files:
             else:
                 found = look(path)
         except Exception as error:  # a damaged file makes readers raise anything at all
-            return Found(fault=_reason(error))
+            return Found(fault=_fault(error))
         return _checked(found)
 
     def decode(self, reference: str, plane_HW: NDArray[np.integer]) -> None:
@@ -141,7 +141,7 @@ class Files:
                 pixels = decode_bytes(path.read_bytes(), plane_HW)
         except Exception as error:  # as above
             where = reference if ROW in reference or PLANE in reference else path
-            raise UserError(f"{where}: cannot be decoded ({_reason(error)})") from None
+            raise UserError(f"{where}: cannot be decoded ({_fault(error)})") from None
         if pixels is not plane_HW:
             if pixels.size != plane_HW.size:
                 raise UserError(
@@ -158,7 +158,7 @@ def look(path: Path) -> Found:
         known = head.startswith((PNG_SIGNATURE, JP2_SIGNATURE, J2K_START))
         found = look_at_bytes(head) if known else _look_tiff(path)
     except Exception as error:  # a damaged file makes readers raise anything at all
-        return Found(fault=_reason(error))
+        return Found(fault=_fault(error))
     return _checked(found)
 
 
@@ -247,7 +247,5 @@ def _open_array(path: Path) -> Any:  # noqa: ANN401 - a zarr array
     return zarr.open_array(str(path), mode="r")
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _fault(error: Exception) -> str:
+    return "no such file" if isinstance(error, FileNotFoundError) else reason(error)

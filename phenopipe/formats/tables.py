@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.atomic import atomic
 
 STAMP_KEY = "phenopipe"
@@ -176,8 +176,7 @@ def read_stamp(path: Path) -> dict[str, Any]:
     try:
         metadata = pl.read_parquet_metadata(path)
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable parquet file ({reason})") from None
+        raise UserError(f"{path}: not a readable parquet file ({reason(error)})") from None
     if STAMP_KEY not in metadata:
         raise UserError(f"{path}: no phenopipe stamp, wanted a file that a rule made")
     return dict(json.loads(metadata[STAMP_KEY]))
@@ -211,8 +210,7 @@ def read_any(path: Path) -> pl.DataFrame:
             # All rows decide a column's type: a sample of them guesses wrong.
             return pl.read_csv(path, separator=first, infer_schema_length=None)
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as a table ({reason})") from None
+        raise UserError(f"{path}: cannot be read as a table ({reason(error)})") from None
     raise UserError(f"{path}: unknown kind of table, wanted .parquet, .csv or .tsv (.gz)")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.qc import FAILS, LIMIT, SCORE
 from phenopipe.formats.wells import conditions
 from phenopipe.qc import scores
@@ -195,8 +195,9 @@ def _unmet(wells: pl.DataFrame, expression: str) -> pl.Series:
     try:
         met = wells.select(met=pl.sql_expr(expression)).to_series()
     except pl.exceptions.PolarsError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"qc.wells.assay: {expression!r} cannot be used ({reason})") from None
+        raise UserError(
+            f"qc.wells.assay: {expression!r} cannot be used ({reason(error)})"
+        ) from None
     if met.dtype != pl.Boolean or len(met) != wells.height:
         raise UserError(f"qc.wells.assay: {expression!r} is not true or false for each well")
     return ~met.fill_null(value=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.tables import read_any
 from phenopipe.screen.columns import ROW, needed, read_rows, select_rows, text
 from phenopipe.screen.config import ImagesKnobs
@@ -134,7 +134,7 @@ def _planes_of(path: Path, folder: Path, source: str, told: list[str]) -> pl.Dat
         site = needed(rows, "Metadata_Site", key="load_data").cast(pl.Int32)
         files = {name: _file(rows, name) for name in _channels(rows)}
     except (UserError, pl.exceptions.PolarsError) as error:
-        told.append(f"{str(error).splitlines()[0]}; plate left out")
+        told.append(f"{reason(error)}; plate left out")
         return empty
     if not files:
         told.append(f"{relative}: no column URL_Orig... or FileName_Orig...; plate left out")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.files import ROW as ROW_OF_SHARD
 from phenopipe.screen.config import ImagesKnobs
 from phenopipe.screen.layouts import Listed
@@ -68,8 +68,7 @@ def _planes_of_shard(
     try:
         keys = pl.scan_parquet(path).select("__key__").with_row_index("at").collect()
     except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).splitlines()[0]
-        told.append(f"{file}: cannot be read ({reason}); its images are left out")
+        told.append(f"{file}: cannot be read ({reason(error)}); its images are left out")
         return None
     own = keys.filter(pl.col("__key__").str.starts_with(f"{experiment}/"))
     read = own.with_columns(pl.col("__key__").str.extract_groups(KEY)).unnest("__key__")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from fsspec.core import url_to_fs
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 from phenopipe.formats.files import inside
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Home:
                 if _is_absent(error):
                     raise
                 if number >= self.tries:
-                    raise UserError(f"{self.url}: {_reason(error)}") from None
+                    raise UserError(f"{self.url}: {_fault(error)}") from None
                 time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
             else:
                 time.sleep(self.pause_s)
@@ -274,6 +274,6 @@ def _is_absent(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) and status == 404
 
 
-def _reason(error: Exception) -> str:
-    told = error.__cause__ if isinstance(error, FileNotFoundError) else error
-    return (str(told) or type(told).__name__).splitlines()[0]
+def _fault(error: Exception) -> str:
+    absent = isinstance(error, FileNotFoundError)
+    return reason((error.__cause__ or error) if absent else error)
