@@ -11,6 +11,7 @@ from phenopipe.errors import UserError
 # Names of columns, as :func:`_plain` writes them, the likeliest first.
 NAMES: dict[str, tuple[str, ...]] = {
     "plate": ("plate", "platename", "assayplatebarcode", "platebarcode", "barcode", "plateid"),
+    "layout": ("layout", "platelayout", "layoutid", "platemap", "platemapname"),
     "well": ("well", "wellposition", "wellname", "address", "wellid"),
     "experiment": ("experiment", "experimentname", "batch", "run", "week"),
     "role": ("role", "controltype", "control", "welltype", "perttype", "type"),
@@ -55,10 +56,15 @@ MANY_WORDS = 20
 
 
 class Guess(NamedTuple):
-    """The entry of a screen, and one line for each thing that was guessed."""
+    """The entry of a screen, and one line for each thing that was guessed.
+
+    ``repeated`` says whether two experiments have plates of one layout, in which replicates
+    can be matched.
+    """
 
     screen: dict[str, Any]
     told: list[str]
+    repeated: bool = False
 
 
 def guess(table: pl.DataFrame, name: str) -> Guess:
@@ -97,7 +103,7 @@ def guess(table: pl.DataFrame, name: str) -> Guess:
         "untreated": untreated,
         "experiments": _experiments(table, found["experiment"], told),
     }
-    return Guess(screen, told)
+    return Guess(screen, told, _repeated(table, found, told))
 
 
 def _plain(name: str) -> str:
@@ -190,6 +196,8 @@ def _columns(
         if found[key] is None:
             columns[key] = {"constant": "plate-1" if key == "plate" else "unknown"}
             told.append(f"{key}: no column, {columns[key]['constant']!r} for every row")
+    if found["layout"]:
+        columns["layout"] = found["layout"]
     told.append(f"columns: perturbation {what}, plate {columns['plate']}, well {found['well']}")
     return {**columns, "treatments": [treatment]}
 
@@ -259,3 +267,17 @@ def _experiments(
     if len(set(safe)) < len(safe):
         safe = [f"experiment-{i}" for i in range(1, len(words) + 1)]
     return {one: {"where": {column: [word]}} for one, word in zip(safe, words, strict=True)}
+
+
+def _repeated(table: pl.DataFrame, found: dict[str, str | None], told: list[str]) -> bool:
+    """Whether a layout of plates (or the name of a plate) is found in two experiments."""
+    layout, experiment = found["layout"] or found["plate"], found["experiment"]
+    if layout and experiment:
+        seen = table.select(layout, experiment).unique()
+        if not seen[layout].is_unique().all():
+            return True
+    told.append(
+        "benchmark replicates: left out, since no two experiments share a layout; a column"
+        " named layout would tell which plates do"
+    )
+    return False

@@ -59,7 +59,7 @@ manifests:
 benchmarks:
   # Add encoders here as they come; docs/screens.md and workflow_config.yaml show probes,
   # judges and curated manifests.
-  map: {screen: SCREEN, encoders: [pixels, untrained], replicates: {}, magnitude: {}}
+  map: {screen: SCREEN, encoders: [pixels, untrained],REPLICATES magnitude: {}}
 
 align:
   # Large screens with dozens of controls an experiment have tvn.
@@ -70,7 +70,7 @@ encoders:
   features: {kind: profiles}
 
 benchmarks:
-  map: {screen: SCREEN, encoders: [features], replicates: {}, magnitude: {}}
+  map: {screen: SCREEN, encoders: [features],REPLICATES magnitude: {}}
 
 align:
   fit: {method: pca}
@@ -93,7 +93,9 @@ def page_of(guessed: Guess, table: Path, output: Path, screen: str) -> str:
         data=table.parent,
         guesses="\n".join(f"#   {line}" for line in guessed.told),
         screens=dumped,
-        rest=rest.replace("SCREEN", screen),
+        rest=rest.replace("SCREEN", screen).replace(
+            "REPLICATES", " replicates: {}," if guessed.repeated else ""
+        ),
     )
 
 

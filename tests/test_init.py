@@ -54,6 +54,27 @@ def test_a_table_of_files_becomes_a_screen_of_images(tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize(
+    ("changed", "repeated"),
+    [
+        ({}, False),
+        ({"Plate_Name": pl.lit("plate-1")}, True),
+        ({"Layout": pl.lit("A")}, True),
+        ({"Plate_Name": pl.lit("plate-1"), "Layout": pl.col("Batch")}, False),
+        ({"Batch": pl.lit("week 1")}, False),
+    ],
+)
+def test_replicates_are_matched_where_a_layout_repeats(tmp_path, capsys, changed, repeated):
+    table = table_of(tmp_path, **changed)
+    main([str(table), "--output", str(tmp_path / "mine.yaml")])
+    raw = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert ("replicates" in raw["benchmarks"]["map"]) == repeated
+    assert ("replicates: left out" in capsys.readouterr().out) != repeated
+    assert raw["screens"]["mine"]["columns"].get("layout") == (
+        "Layout" if "Layout" in changed else None
+    )
+
+
 def test_what_is_mended_is_checked_again(tmp_path, capsys):
     table = table_of(tmp_path)
     output = tmp_path / "mine.yaml"
@@ -82,7 +103,7 @@ def test_rows_of_channels_and_sites_are_told_apart(tmp_path):
             "path": ["a.tif", "b.tif", "c.tif", "d.tif"],
         }
     )
-    screen, told = guess(table, "t.csv")
+    screen, told, _ = guess(table, "t.csv")
     assert (screen["file"], screen["channel"], screen["site"]) == ("path", "stain", "field")
     assert screen["channels"] == ["DNA", "ER"]
     treatment = screen["columns"]["treatments"][0]
