@@ -29,7 +29,7 @@ SWITCHES = {
     "alignment": ({"align": {"fit": {"method": "none"}}}, ("apart_after",)),
     "arm correction": ({"align": {"arms": {"enabled": False}}}, ("arm_bias_removed",)),
 }
-# Updates of encoders between random weights and the demo's first judge.
+# Updates of encoders that learn like the demo's first judge (6,000), for less long.
 LADDER = (100, 400, 1500)
 
 
@@ -64,17 +64,20 @@ def only_qc(config):
 
 
 def only_learning(config):
-    """Return the demo with the first judge, and encoders that learned for less."""
+    """Return the demo with the first judge, and encoders like it that learned for less.
+
+    Random weights are left out: they are read at another token, as in the paper.
+    """
     lean = only_judge(config)
     judge = lean["encoders"][JUDGE]
     steps = {f"{JUDGE}-{updates}": {**judge, "updates": updates} for updates in LADDER}
-    encoders = {"untrained": config["encoders"]["untrained"], **steps, JUDGE: judge}
+    encoders = {**steps, JUDGE: judge}
     names = {"encoders": list(encoders)}
     return {
         **lean,
         "encoders": encoders,
         "probes": {"anax": {**config["probes"]["anax"], **names}},
-        "benchmarks": {"genome": {**lean["benchmarks"]["genome"], **names}},
+        "benchmarks": {"genome": {**lean["benchmarks"]["genome"], **names, "replicates": {}}},
     }
 
 
@@ -131,9 +134,9 @@ def order(folder):
     found = {
         name: pl.concat(map(pl.read_parquet, sorted((folder / "results").glob(where))))
         for name, where in (
-            ("recall", "benchmark/genome/*/recall.parquet"),
-            ("replicates", "benchmark/genome/*/replicates.parquet"),
-            ("blocks", "probe/*/anax/blocks.parquet"),
+            ("recall", f"benchmark/genome/{JUDGE}*/recall.parquet"),
+            ("replicates", f"benchmark/genome/{JUDGE}*/replicates.parquet"),
+            ("blocks", f"probe/{JUDGE}*/anax/blocks.parquet"),
         )
     }
     maps, blocks = pl.concat([found["recall"], found["replicates"]]), found["blocks"]
@@ -180,7 +183,7 @@ def main():
         whole, folder = chosen.work / f"seed-{seed}", chosen.work / f"seed-{seed}-order"
         if whole.exists() and not folder.exists():
             shutil.copytree(whole, folder)
-        run(only_learning(demo(seed)), folder, chosen.cores, target)
+        run(only_learning(demo(seed)), folder, chosen.cores, "all")
         print(
             f"\n## Encoders that learned for longer, seed {seed}\n\n{order(folder)}", flush=True
         )
