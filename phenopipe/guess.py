@@ -64,7 +64,7 @@ class Guess(NamedTuple):
 
     screen: dict[str, Any]
     told: list[str]
-    repeated: bool = False
+    repeated: bool
 
 
 def guess(table: pl.DataFrame, name: str) -> Guess:

@@ -85,8 +85,7 @@ def write_pixels(
             chunks=(1, *shape[1:]),
             shards=(min(together, max(shape[0], 1)), *shape[1:]),
             compressors=zarr.codecs.ZstdCodec(level=1),
-            # Zeros too, so that a file which is not there is one which was lost; and to look
-            # for them takes a third of the time.
+            # To look for chunks of zeros takes a third of the time, and few sites are black.
             config={"write_empty_chunks": True},
         )
         written: Future[None] | None = None
@@ -96,7 +95,7 @@ def write_pixels(
                 written.result()
                 digests[-1].result()
                 # What is on disk at the end need not be waited for then.
-                pool.submit(sync, temporary / _shard(first // together - 1))
+                pool.submit(sync, temporary / "c" / str(first // together - 1))
             digests.append(pool.submit(_digest, block))
             written = pool.submit(store.__setitem__, slice(first, first + len(block)), block)
         if written is not None:
@@ -146,11 +145,6 @@ def pixel_channels(path: Path) -> list[str]:
     if not isinstance(channels, list):
         raise UserError(f"{path}: no channel names among its attributes")
     return [str(name) for name in channels]
-
-
-def _shard(at: int) -> str:
-    """Place of a shard in its store, which has sites on the first axis alone."""
-    return f"c/{at}/0/0/0"
 
 
 def _digest(block: NDArray[np.integer]) -> str:
