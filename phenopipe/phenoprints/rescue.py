@@ -119,8 +119,9 @@ class Judgement:
         """
         tries_T = self.tries(evidence, rescue=rescue, levels=levels)
         tries_C = tries_T[self._counted]
-        tried = tries_C[tries_C > 0]
-        return float(np.mean(1 - (1 - threshold) ** tried)) if len(tried) else 0.0
+        # Summed by their number: the order of targets is that in which threads met them.
+        tried, n = np.unique(tries_C[tries_C > 0], return_counts=True)
+        return float(np.average(1 - (1 - threshold) ** tried, weights=n)) if len(n) else 0.0
 
     def _reaches(
         self, rescue: str, levels: Collection[str]

@@ -202,6 +202,26 @@ def test_chance_of_noise_counts_every_test_that_could_keep_a_condition():
     assert runs == pytest.approx(1 - 0.99**3)
 
 
+def test_chance_of_noise_is_the_same_to_the_last_bit_in_any_order_of_targets():
+    names = [f"G{n}_1" for n in range(200)]
+    targets = pl.DataFrame([applied(name) for name in names]).select(TARGET)
+    targets = targets.cast({"gene": pl.String, "concentration_um": pl.Float64})
+    tests = [
+        test_of(name, 0.5, n=1 + n % 7, encoder=encoder)
+        for n, name in enumerate(names)
+        for encoder in ("mae", "classifier")[: 1 + n % 2]
+    ]
+    found = {
+        Judgement(
+            targets.sample(200, shuffle=True, seed=seed), combined_of(*tests)
+        ).noise_admitted(
+            "any_experiment", rescue="condition", levels=("condition",), threshold=0.01
+        )
+        for seed in range(20)
+    }
+    assert len(found) == 1
+
+
 def test_planted_signal_is_kept_and_noise_admitted_as_announced():
     rng = np.random.default_rng(5)
     names = [f"G{n}_1" for n in range(3000)]
