@@ -201,7 +201,8 @@ def subtract_arm_offsets(x_WD: Floats, gene_W: pl.Series, arms: pl.DataFrame) ->
             f"arm offsets have {offset_GD.shape[1]} features, wanted {x_WD.shape[1]}"
         )
     at = {gene: row for row, gene in enumerate(arms["gene"])}
-    rows_W = np.array([at.get(gene, -1) for gene in gene_W])
+    # Typed, since an experiment may have no well that enters.
+    rows_W = np.array([at.get(gene, -1) for gene in gene_W], dtype=np.int64)
     has_W = rows_W >= 0
     x_WD[has_W] -= offset_GD[rows_W[has_W]]
 

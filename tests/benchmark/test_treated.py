@@ -69,6 +69,9 @@ def test_arm_offsets_are_taken_off_corrected_genes_only(files):
     change_WD = before.x_WD - after.x_WD
     assert change_WD[moved_W] == pytest.approx(np.tile(offset[0], (moved_W.sum(), 1)), abs=1e-6)
     assert not change_WD[~moved_W].any()
+    # An experiment of another cell type has no well left to correct.
+    of_one = read_treated(files, arms, TreatedKnobs(cell_type="RPE"))
+    assert set(of_one.wells["experiment"]) == {"e2"}
 
 
 def test_absent_role_is_told(files):
