@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from phenopipe.errors import UserError
+from phenopipe.screen.columns import columns_read
+from phenopipe.screen.config import ProfilesKnobs, WellColumns
 
 # Names of columns, as :func:`_plain` writes them, the likeliest first.
 NAMES: dict[str, tuple[str, ...]] = {
@@ -30,7 +32,10 @@ NAMES: dict[str, tuple[str, ...]] = {
     "gene": ("gene", "genesymbol", "symbol", "targetgene", "target"),
     "guide": ("guide", "sgrna", "sgrnaid"),
     "kind": ("kind", "perturbationtype", "modality"),
-    "concentration": ("concentrationum", "concentration", "dose", "conc", "mmolespersample"),
+    "concentration": (
+        *("concentrationum", "concentration", "doseum", "dose", "concum", "conc"),
+        "mmolespersample",
+    ),
     "unit": ("concentrationunit", "doseunit", "unit"),
     "cell_type": ("celltype", "cellline", "cells", "cell"),
     "site": ("site", "field", "fieldofview", "fov", "fieldid"),
@@ -49,6 +54,7 @@ IMAGE = re.compile(r"\.(png|tiff?|jp2|j2k|jpe?g)$", re.IGNORECASE)
 BESIDE_CHANNEL = re.compile(
     r"^(metadata|image|url|path(name)?|file(name)?|orig)[_ ]*", re.IGNORECASE
 )
+METADATA_PREFIX: str = ProfilesKnobs.model_fields["metadata_prefix"].default
 # Fewer columns of numbers than these are hardly features.
 FEW_FEATURES = 10
 # More words than these in a column of roles are hardly roles.
@@ -97,7 +103,7 @@ def guess(table: pl.DataFrame, name: str) -> Guess:
     screen = {
         "source": "images" if pixels else "profiles",
         "tables": [name],
-        **(pixels or _features(table, name)),
+        **(pixels or _features(table, found, columns, told, name)),
         "columns": columns,
         "roles": roles,
         "untreated": untreated,
@@ -162,14 +168,32 @@ def _channel(column: str) -> str:
     return left
 
 
-def _features(table: pl.DataFrame, name: str) -> dict[str, Any]:
-    numbers = [one for one in table.columns if table[one].dtype.is_float()]
-    if len(numbers) < FEW_FEATURES:
+def _features(
+    table: pl.DataFrame,
+    found: dict[str, str | None],
+    columns: dict[str, Any],
+    told: list[str],
+    name: str,
+) -> dict[str, Any]:
+    """Take decimal columns for features, and leave out what else would be one."""
+    named = columns_read(WellColumns.model_validate(columns)) | {found["experiment"]}
+    unnamed = [
+        one for one in table.columns if one not in named and not one.startswith(METADATA_PREFIX)
+    ]
+    features = [
+        one for one in unnamed if table[one].dtype.is_float() and one not in found.values()
+    ]
+    if len(features) < FEW_FEATURES:
         raise UserError(
-            f"{name}: no column of image files and {len(numbers)} of features, wanted paths"
+            f"{name}: no column of image files and {len(features)} of features, wanted paths"
             f" that end in .png, .tif or .jp2, or at least {FEW_FEATURES} columns of numbers"
         )
-    return {}
+    told.append(f"features: {len(features)} decimal columns, {features[0]} to {features[-1]}")
+    others = [one for one in unnamed if one not in features]
+    if not others:
+        return {}
+    told.append(f"leave_out: not decimal, so taken for no features: {', '.join(others)}")
+    return {"leave_out": others}
 
 
 def _columns(

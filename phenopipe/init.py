@@ -24,11 +24,11 @@ from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import read_any
 from phenopipe.guess import Guess, guess
 from phenopipe.knobs import run_step
-from phenopipe.screen.columns import read_rows, select_rows
+from phenopipe.screen.columns import read_rows
 from phenopipe.screen.config import ImagesKnobs, ProfilesKnobs
 from phenopipe.screen.decoder import look_at_all
 from phenopipe.screen.images import list_table
-from phenopipe.screen.user_wells import one_row_a_well, wells_of_rows
+from phenopipe.screen.profiles import gather
 
 PAGE = """\
 # {table}: written by python -m phenopipe.init, to be read and mended by you.
@@ -125,9 +125,8 @@ def check(raw: Mapping[str, Any]) -> list[str]:
                 one = list_table(rows, knobs, root, screen=name, experiment=experiment)
                 told.append(f"{experiment}: {_wells(one.wells)}, {_files(one.files, root)}")
             elif isinstance(knobs, ProfilesKnobs):
-                chosen = select_rows(rows, knobs.where)
-                every = wells_of_rows(chosen, knobs, screen=name, experiment=experiment)
-                told.append(f"{experiment}: {_wells(one_row_a_well(every, chosen))}")
+                wells, profiles = gather(rows, knobs, screen=name, experiment=experiment)
+                told.append(f"{experiment}: {_wells(wells)}, {profiles.width - 1} features")
     return told
 
 

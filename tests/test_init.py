@@ -10,6 +10,8 @@ from phenopipe.config import load_config
 from phenopipe.errors import UserError
 from phenopipe.guess import guess
 from phenopipe.init import main
+from phenopipe.screen.columns import read_rows
+from phenopipe.screen.profiles import feature_columns
 
 
 def table_of(folder, **changed):
@@ -131,6 +133,33 @@ def test_a_table_of_features_becomes_a_screen_of_profiles(tmp_path, capsys):
     raw = yaml.safe_load((tmp_path / "mine.yaml").read_text())
     assert raw["screens"]["mine"]["source"] == "profiles"
     assert "3 negative control, 2 perturbation, 1 positive control" in capsys.readouterr().out
+
+
+def test_what_says_where_a_well_is_and_what_it_got_is_no_feature(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    about = {
+        "week": [1, 1, 2, 2],
+        "plate": [1, 1, 2, 2],
+        "well": ["A01", "A02"] * 2,
+        "compound": ["DMSO", "x"] * 2,
+        "dose_um": [0.0, 2.5] * 2,
+        "operator": ["a", "a", "b", "b"],
+        "incubator": [1, 2, 1, 2],
+    }
+    features = {f"f{i}": rng.normal(size=4) for i in range(12)}
+    pl.DataFrame(about | features).write_csv(tmp_path / "p.csv")
+    output = tmp_path / "mine.yaml"
+    main([str(tmp_path / "p.csv"), "--output", str(output)])
+    told = capsys.readouterr().out
+    assert "2: 1 plates, 2 wells (1 negative control, 1 perturbation), 1 conditions, 12" in told
+    assert "leave_out: not decimal, so taken for no features: operator, incubator" in told
+    knobs = load_config(yaml.safe_load(output.read_text())).knobs(
+        "screen", "profiles", screen="mine", experiment="1"
+    )
+    assert feature_columns(read_rows([tmp_path / "p.csv"]), knobs) == list(features)
+    output.write_text(output.read_text().replace("operator, ", ""))
+    with pytest.raises(UserError, match="feature 'operator' holds String"):
+        main([str(tmp_path / "p.csv"), "--check", str(output)])
 
 
 @pytest.mark.parametrize(

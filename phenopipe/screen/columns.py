@@ -12,6 +12,7 @@ import polars as pl
 
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import read_any
+from phenopipe.knobs import Knobs
 from phenopipe.screen.config import Constant, Template, Value
 
 TABLE = "\0table"
@@ -55,6 +56,27 @@ def place(rows: pl.DataFrame, at: int = 0) -> str:
     'plates.csv, row 7'
     """
     return f"{rows[TABLE][at]}, row {rows[ROW][at]}"
+
+
+def columns_read(value: object) -> set[str]:
+    """Names of the columns that a value, or a whole map of columns, is read from.
+
+    Examples
+    --------
+    >>> plate = Template(template="{week}-{barcode}")
+    >>> sorted(columns_read({"plate": plate, "well": "address"}))
+    ['address', 'barcode', 'week']
+    """
+    match value:
+        case None | Constant():
+            return set()
+        case Template():
+            return set(_fields(value.template))
+        case Knobs() | Mapping():
+            return columns_read(list(dict(value).values()))
+        case list() | tuple():
+            return set().union(*map(columns_read, value))
+    return {str(value)}
 
 
 def select_rows(
@@ -184,8 +206,7 @@ def _column(rows: pl.DataFrame, name: str, key: str) -> pl.Series:
 
 def _fill(rows: pl.DataFrame, template: str, key: str) -> pl.Series:
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
-        columns = {field: _column(rows, field, key).to_list() for field in fields}
+        columns = {field: _column(rows, field, key).to_list() for field in _fields(template)}
         filled = [
             template.format(**{field: column[at] for field, column in columns.items()})
             for at in range(rows.height)
@@ -193,3 +214,7 @@ def _fill(rows: pl.DataFrame, template: str, key: str) -> pl.Series:
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{key}: template {template!r} cannot be filled ({error})") from None
     return pl.Series(filled, dtype=pl.String)
+
+
+def _fields(template: str) -> list[str]:
+    return [field for _, field, _, _ in string.Formatter().parse(template) if field]

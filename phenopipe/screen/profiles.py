@@ -9,13 +9,24 @@ from phenopipe.formats.images import IMAGES, write_images
 from phenopipe.formats.profiles import write_profiles
 from phenopipe.formats.wells import write_wells
 from phenopipe.knobs import parse_step, run_step
-from phenopipe.screen.columns import ROW, TABLE, place, read_rows, select_rows
+from phenopipe.screen.columns import (
+    ROW,
+    TABLE,
+    columns_read,
+    place,
+    read_rows,
+    select_rows,
+)
 from phenopipe.screen.config import ProfilesKnobs
 from phenopipe.screen.user_wells import one_row_a_well, wells_of_rows
 
 
 def feature_columns(rows: pl.DataFrame, knobs: ProfilesKnobs) -> list[str]:
-    """Columns that are features: not metadata, not left out, with a prefix if any is named.
+    """Columns that are features: no metadata, not left out, with a prefix if any is named.
+
+    A column that says which well a row is about, what was done to it or which experiment it
+    belongs to (``columns``, ``where``) is metadata, whatever its name: a dose or a week among
+    the features would tell what they are to find out.
 
     Raises
     ------
@@ -25,12 +36,13 @@ def feature_columns(rows: pl.DataFrame, knobs: ProfilesKnobs) -> list[str]:
     for name in knobs.leave_out:
         if name not in rows.columns:
             raise UserError(f"{rows[TABLE][0]}: no column {name!r}, wanted by leave_out")
-    metadata = (knobs.metadata_prefix, TABLE, ROW)
+    metadata = columns_read(knobs.columns) | set(knobs.where) | {TABLE, ROW}
     wanted = tuple(knobs.feature_prefixes) or ("",)
     names = [
         name
         for name in rows.columns
-        if not name.startswith(metadata)
+        if name not in metadata
+        and not name.startswith(knobs.metadata_prefix)
         and name.startswith(wanted)
         and name not in knobs.leave_out
     ]

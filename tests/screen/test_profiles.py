@@ -43,6 +43,20 @@ def test_features_are_what_is_not_metadata(tmp_path):
     assert feature_names(convert(tmp_path, rows.rename(renamed), knobs)) == ["f0", "f2"]
 
 
+def test_a_column_that_the_configuration_names_is_no_feature(tmp_path):
+    rows = features(table()).rename({"plate": "Plate"}).with_columns(week=1.0, plate=7, age=3.0)
+    columns = profile_knobs().columns.model_dump(mode="json")
+    columns |= {"plate": {"template": "{Plate}-{plate}"}, "labels": {"age": "age"}}
+    knobs = profile_knobs(
+        feature_prefixes=[], columns=columns, where={"week": [1]}, leave_out=["dna", "actin"]
+    )
+    profiles = convert(tmp_path, rows, knobs)
+    assert feature_names(profiles) == ["f0", "f1", "f2"]
+    # The compound's dose, which is a number too, is known to the wells alone.
+    wells = read_wells(tmp_path / "out/wells.parquet")
+    assert {"Metadata_age"} < set(wells.columns) and wells["plate"][0] == "p1-7"
+
+
 def test_a_missing_or_infinite_feature_is_nan(tmp_path):
     rows = features(table()).with_columns(
         f1=pl.Series([None, 1.0, 2.0]), f2=pl.Series([1.0, float("inf"), 2.0])
