@@ -18,7 +18,7 @@ ROOF = tuple(
     f"phenopipe.{name}"
     for name in (
         *("config", "entries", "provenance", "steps", "wiring"),
-        *("init", "site", "plan", "doctor", "failures", "lineage", "records"),
+        *("guess", "init", "site", "plan", "doctor", "failures", "lineage", "records"),
     )
 )
 RULES = {

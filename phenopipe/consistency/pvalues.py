@@ -53,27 +53,24 @@ def experiment_pvalues(
     Raises
     ------
     UserError
-        If an embedding has length zero, or the null ``address`` meets a well without one.
+        If a well that is tested or in the pool has an embedding of length zero (an only
+        control of its experiment has, since it is the origin), or the null ``address``
+        meets a well without one.
     """
     tables = [PVALUES.empty()]
-    length_W = np.linalg.norm(x_WD, axis=1)
-    if not length_W.all():
-        name = wells["well_id"][int(np.argmin(length_W))]
-        raise UserError(f"well {name}: aligned embedding of length zero, wanted a direction")
     lost = wells.filter(pl.col("row").is_null() | pl.col("column").is_null())
     if knobs.null == "address" and lost.height:
         raise UserError(
             f"well {lost['well_id'][0]}: no row and column, wanted by consistency.pvalues.null"
             " = address"
         )
-    unit_WD = unit_rows(x_WD)
     for level in knobs.levels:
         labelled = label_wells(wells, level)
         tested = labelled.filter(pl.col("role").is_in(TESTED_ROLES))
         for map_type in tested["map_type"].unique().sort():
             pool = null_pool(labelled, map_type, knobs)
             rows = tested.filter(map_type=map_type)
-            tables.append(_judge_map_type(rows, pool, unit_WD, level, knobs))
+            tables.append(_judge_map_type(rows, pool, x_WD, level, knobs))
     return pl.concat(tables)
 
 
@@ -132,7 +129,7 @@ def null_pool(labelled: pl.DataFrame, map_type: str, knobs: PvaluesKnobs) -> pl.
 def _judge_map_type(
     tested: pl.DataFrame,
     pool: pl.DataFrame,
-    unit_WD: NDArray[np.float64],
+    x_WD: NDArray[np.floating],
     level: str,
     knobs: PvaluesKnobs,
 ) -> pl.DataFrame:
@@ -141,7 +138,7 @@ def _judge_map_type(
     label_W = both["label"].to_numpy().astype(str)
     is_tested_W = both["at"].is_in(tested["at"].implode()).to_numpy()
     in_pool_W = both["at"].is_in(pool["at"].implode()).to_numpy()
-    unit_WD = unit_WD[both["at"].to_numpy()]
+    unit_WD = _directions(x_WD[both["at"].to_numpy()], both["well_id"])
     tested_label_W = np.where(is_tested_W, label_W, "")
     about = (*tested.select("experiment", "map_type").row(0), level)
     if knobs.null == "address":
@@ -171,6 +168,14 @@ def _judge_map_type(
         n_null=pl.lit(knobs.n_null, pl.Int32),
     )
     return pl.concat([PVALUES.empty(), rows.drop("label")], how="diagonal")
+
+
+def _directions(x_WD: NDArray[np.floating], names: pl.Series) -> NDArray[np.float64]:
+    length_W = np.linalg.norm(x_WD, axis=1)
+    if not length_W.all():
+        name = names[int(np.argmin(length_W))]
+        raise UserError(f"well {name}: aligned embedding of length zero, wanted a direction")
+    return unit_rows(x_WD)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

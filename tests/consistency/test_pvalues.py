@@ -127,6 +127,16 @@ def test_an_embedding_of_length_zero_is_told_by_its_well(one_experiment):
         experiment_pvalues(one_experiment, x_WD, KNOBS)
 
 
+def test_an_only_control_which_is_the_origin_stops_only_a_pool_of_controls(one_experiment):
+    x_WD = embed(one_experiment)
+    control = (one_experiment["role"] == "negative_control").arg_max()
+    table = experiment_pvalues(one_experiment, x_WD, KNOBS)
+    x_WD[control] = 0
+    assert experiment_pvalues(one_experiment, x_WD, KNOBS).equals(table)
+    with pytest.raises(UserError, match=f"1/{control}: aligned embedding of length zero"):
+        experiment_pvalues(one_experiment, x_WD, PvaluesKnobs(controls_in_pool=True))
+
+
 @settings(deadline=None, max_examples=8)
 @given(st.permutations(range(245)), st.text("abxyz09", min_size=1), st.integers(1, 2))
 def test_order_plate_names_and_threads_change_nothing(order, plate, threads):
