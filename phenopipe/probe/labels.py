@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from phenopipe.errors import UserError
-from phenopipe.formats.wells import conditions
+from phenopipe.formats.wells import BACKGROUND_KIND, conditions
 from phenopipe.probe.config import GROUP, METADATA, BlocksKnobs
 from phenopipe.seeds import generator
 
@@ -65,7 +65,7 @@ def label_wells(
     joined = wells.join(single, on="well_id", how="left")
     if knobs.background is not None:
         wanted = "" if knobs.background == "none" else knobs.background
-        joined = joined.filter(pl.col("background").fill_null(wanted) == wanted)
+        joined = joined.filter(_background() == wanted)
     left_out: dict[str, list[str]] = {}
     labelled = joined.with_columns(label=_label(joined, groups, knobs, left_out))
     if knobs.controls:
@@ -84,6 +84,15 @@ def label_wells(
         labelled = labelled.filter(pl.col("gene").is_null() | (is_held != pl.col("is_train")))
     kept = _enough(labelled, knobs, left_out).sort("well_id")
     return Labelled(kept, left_out, held_out)
+
+
+def _background() -> pl.Expr:
+    """Soluble factors beside a well's treatment; in a control, which has none, all of them."""
+    is_factor = pl.element().struct.field("kind") == BACKGROUND_KIND
+    names = pl.element().filter(is_factor).struct.field("perturbation").unique().sort()
+    factors = pl.col("treatments").list.eval(names).list.join("+").fill_null("")
+    background = pl.coalesce("background", factors)
+    return pl.when(pl.col("role") == CONTROL).then(factors).otherwise(background)
 
 
 def hold_out_genes(

@@ -151,7 +151,8 @@ def halve(
         Wells of the first half.
     unit : {"layout", "experiment", "well"}
         What stays together: technical pairs where there are two layouts or more, else
-        experiments, else (one test experiment) each well for itself, within classes.
+        experiments, else (one test experiment) each well for itself: of every class as
+        many on either side, give or take one, and so of all wells.
     """
     for unit in ("layout", "experiment"):
         counts = test[unit].value_counts().drop_nulls().sort(unit)
@@ -169,9 +170,9 @@ def halve(
     wells = test.with_row_index().select(*keys, "label")
     once = wells.unique(maintain_order=True)
     once = once.with_columns(draw=pl.Series(rng.permutation(once.height)))
-    ranked = once.select(*keys, rank=pl.col("draw").rank("ordinal").over("label"))
+    ranked = once.sort("label", "draw").select(*keys, rank=pl.int_range(pl.len()))
     both = wells.join(ranked, on=keys, maintain_order="left")
-    return (both["rank"] % 2 == 1).to_numpy(), "well"
+    return (both["rank"] % 2 == 0).to_numpy(), "well"
 
 
 def choose_on_other_half(

@@ -101,6 +101,21 @@ def test_filter_by_cell_type_and_background(wells):
         label_wells(wells, None, BlocksKnobs(cell_type="RPE", **SIDES))
 
 
+def test_controls_are_those_of_the_background():
+    factor = treatment("TNF", "soluble_factor")
+    genes = knockouts(["A", "B"], guides=1, replicates=2)
+    treated = [*genes, [], [], *([*one, factor] for one in genes), [factor], [factor], [factor]]
+    is_control = [one in ([], [factor]) for one in treated] * 2
+    wells = pl.concat(wells_of(treated, experiment=name) for name in ("e1", "e2"))
+    wells = wells.with_columns(
+        role=pl.when(pl.Series(is_control)).then(pl.lit("negative_control")).otherwise("role")
+    )
+    for background, n_controls in (("none", 2), ("TNF", 3), (None, 5)):
+        knobs = BlocksKnobs(controls=True, background=background, **SIDES)
+        labelled = label_wells(wells, None, knobs).wells
+        assert labelled.filter(label="negative_control").height == 2 * n_controls
+
+
 def test_experiment_on_both_sides_or_unknown_is_refused(wells):
     with pytest.raises(ValidationError, match="both train and test"):
         BlocksKnobs(train=("e1", "e2"), test=("e2",))

@@ -56,10 +56,17 @@ def test_experiments_of_one_layout_are_parted_and_wells_of_one_experiment():
     counts = (
         one.with_columns(first=pl.Series(is_first))
         .group_by("label")
-        .agg(first=pl.col("first").sum(), n=pl.len())
+        .agg(first=pl.col("first").sum(), n=pl.len().cast(pl.Int64))
     )
     assert unit == "well"
     assert ((counts["first"] * 2 - counts["n"]).abs() <= 1).all()
+
+
+def test_one_well_a_class_leaves_no_half_empty():
+    test = pl.DataFrame({"experiment": "e1", "layout": "l1", "label": list("abcde")})
+    for seed in range(10):
+        is_first, unit = halve(test, np.random.default_rng(seed))
+        assert unit == "well" and is_first.sum() == 3
 
 
 def swept(signal_K, n=6, seed=0, **knobs):
