@@ -1,6 +1,8 @@
 """Step ``blocks``: a probe on every block of an encoder, and the best block b* (Eq. 1)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -11,7 +13,7 @@ from phenopipe.formats.results import RESULTS, tidy
 from phenopipe.formats.tables import read_any, write_json, write_table
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.probe.config import GROUP, BlocksKnobs
-from phenopipe.probe.features import Reader, open_features
+from phenopipe.probe.features import Reader, find_rows, read_rows
 from phenopipe.probe.labels import Labelled, label_wells, reassign_genes
 from phenopipe.probe.sweep import (
     Sweep,
@@ -191,10 +193,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     wells = passing_wells(files.wells)
     groups = read_any(files.groups) if files.groups else None
-    labelled = label_wells(wells, groups, knobs)
     sites = knobs.level == "sites"
-    found, read, blocks, facts = open_features(files.embeddings, labelled.wells, sites=sites)
-    labelled = Labelled(found, labelled.left_out, labelled.held_out)
+    rows, blocks, facts = find_rows(files.embeddings, wells, sites=sites)
+    # Classes are counted by wells that have an embedding.
+    labelled = label_wells(wells.join(rows, on="well_id", how="semi"), groups, knobs)
+    found = labelled.wells.join(rows, on="well_id", maintain_order="left")
+    labelled = replace(labelled, wells=found)
+    read = partial(read_rows, files.embeddings, found, sites=sites)
     sweep = sweep_blocks(found, read, blocks, knobs)
     best = describe_best(sweep, labelled, knobs)
     names = {"encoder": files.encoder, "task": files.task}

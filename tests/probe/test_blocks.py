@@ -174,6 +174,58 @@ def test_experiment_without_embeddings_is_named(folder):
         main(listed)
 
 
+def save_again(folder, name, edit):
+    """Write an experiment's embeddings anew, edited in place."""
+    path = folder / f"{name}.zarr"
+    x_WBD = zarr.open(str(path), mode="r")["embedding"][:]
+    edit(x_WBD)
+    facts = {"block_numbers": [1, 2, 3, 4], "block_dims": [6, 6, 6, 4], "stamp": {}}
+    write_embeddings(path, x_WBD, read_well_ids(path), **facts)
+
+
+def test_classes_are_counted_by_wells_with_an_embedding(folder):
+    def lose_first_gene(x_WBD):
+        x_WBD[:8] = np.nan
+
+    save_again(folder, "e1", lose_first_gene)
+    main(arguments(folder, label="gene"))
+    best = read_json(folder / "out/best_block.json")
+    assert best["left_out"]["classes"] == ["G0"] and best["chance"] == 1 / 7
+
+    def lose_all_but_last_gene(x_WBD):
+        x_WBD[:56] = np.nan
+
+    save_again(folder, "e1", lose_all_but_last_gene)
+    with pytest.raises(UserError, match=r"'gene': 1 classes have 2 training wells"):
+        main(arguments(folder, label="gene"))
+
+    def lose_all(x_WBD):
+        x_WBD[:] = np.nan
+
+    save_again(folder, "e1", lose_all)
+    with pytest.raises(UserError, match=r"no embeddings of experiments \['e1'\] among 3"):
+        main(arguments(folder))
+
+
+@pytest.mark.parametrize("name", ["e1", "e2"])
+def test_a_block_that_is_not_finite_is_named(folder, name):
+    def spoil(x_WBD):
+        x_WBD[4, 2, 3] = np.nan
+
+    save_again(folder, name, spoil)
+    well = f"{name}/p1/0004"
+    with pytest.raises(UserError, match=rf"{name}\.zarr: block 3 of well {well} is not finite"):
+        main(arguments(folder))
+
+
+def test_stores_of_other_widths_are_refused(folder):
+    narrow = np.ones((66, 4, 5), dtype=np.float32)
+    facts = {"block_numbers": [1, 2, 3, 4], "block_dims": [5, 5, 5, 5], "stamp": {}}
+    write_embeddings(folder / "e1.zarr", narrow, read_well_ids(folder / "e1.zarr"), **facts)
+    with pytest.raises(UserError, match=r"e1\.zarr: block_dims \[5, 5, 5, 5\], wanted \[6, 6"):
+        main(arguments(folder))
+
+
 def test_stores_of_other_blocks_are_refused(folder):
     write_embeddings(
         folder / "e3.zarr",
