@@ -7,11 +7,12 @@ for the whole workflow; an entry (a screen, encoder, manifest, probe or benchmar
 the same knobs for itself. ``seed`` at the top reaches every step that draws.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from phenopipe.crosschecks import check_names, check_uses
 from phenopipe.entries import (
     STEP_OF_KIND,
     STEP_OF_SOURCE,
@@ -29,7 +30,7 @@ from phenopipe.entries import (
     told_apart,
 )
 from phenopipe.errors import UserError
-from phenopipe.knobs import Knobs, describe
+from phenopipe.knobs import Knobs, Unique, describe
 from phenopipe.screen import config as screen
 from phenopipe.steps import STEPS
 
@@ -46,9 +47,9 @@ class WorkflowConfig(BaseModel):
     """Seed of every random draw; a step's own ``seed`` goes before it."""
     data: str = "."
     """Folder that the paths of the user's tables start from."""
-    drop: tuple[Literal["images", "embeddings"], ...] = ()
+    drop: Unique[Literal["images", "embeddings"]] = ()
     """What is deleted once nothing needs it: images.zarr, stores of embeddings."""
-    exports: tuple[Export, ...] = ("h5ad", "profiles", "maps", "manifests")
+    exports: Unique[Export] = ("h5ad", "profiles", "maps", "manifests")
     """What the target ``export`` makes: aligned wells as AnnData (h5ad, zarr), as wide tables
     (profiles) or as a project of the Cell Painting Gallery, maps as AnnData, flat manifests."""
     screens: dict[str, Screen]
@@ -121,6 +122,11 @@ class WorkflowConfig(BaseModel):
                 return where, {**one.layout(self.data), **one.settings, **row}
             case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
                 return self._encoder_settings(names["encoder"])
+            case "align", "fit" if "screen" in names:
+                # The frozen list is one for all screens; each has its own part of it.
+                known = self.experiments(names["screen"])
+                frozen = self.align.get(step, {}).get("experiments") or ()
+                return "", {"experiments": [one for one in frozen if one in known] or None}
             case "undersample", "wells":
                 where = f"manifests.{names['manifest']}.undersample"
                 return where, self.manifests[names["manifest"]].undersample
@@ -176,6 +182,17 @@ class WorkflowConfig(BaseModel):
         """Later experiments of a screen, which only the target ``apply`` makes."""
         return read_rows(self.screens[name].apply, self.data)
 
+    def drawn(self, manifest: str) -> list[tuple[str, str]]:
+        """Screens and experiments that a manifest draws from."""
+        screens = self.manifests[manifest].screens
+        frozen = screens if isinstance(screens, dict) else {}
+        return [
+            (name, experiment)
+            for name in screens
+            for experiment in self.experiments(name)
+            if not frozen.get(name) or experiment in frozen[name]
+        ]
+
 
 def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:
     """Check the mapping that Snakemake read: keys, values, names, cycles.
@@ -193,120 +210,10 @@ def load_config(raw: Mapping[str, Any]) -> WorkflowConfig:
         for step in getattr(config, stage):
             if step not in steps:
                 raise UserError(f"{stage}.{step}: unknown key, wanted one of {list(steps)}")
-    _check_names(config)
-    _check_cycles(config)
+    check_names(config)
     _check_knobs(config)
-    _check_starts(config)
+    check_uses(config)
     return config
-
-
-def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
-    """List every name that an entry gives to another: key path, section, name."""
-    for name, encoder in config.encoders.items():
-        needs = {
-            "mae": ("manifest",),
-            "ca_mae": ("manifest",),
-            "dino": ("manifest",),
-            "classifier": ("screen",),
-            "trimmed": ("of", "task"),
-        }
-        for key in needs.get(encoder.kind, ()):
-            section = {"manifest": "manifests", "screen": "screens", "of": "encoders"}
-            value = getattr(encoder, key) or (config.trim_by if key == "task" else "nothing")
-            yield f"encoders.{name}.{key}", section.get(key, "probes"), value
-        if encoder.initialize_from:
-            yield f"encoders.{name}.initialize_from", "encoders", encoder.initialize_from
-    for name, manifest in config.manifests.items():
-        for one in manifest.screens:
-            yield f"manifests.{name}.screens", "screens", one
-        for judge in manifest.judges:
-            yield f"manifests.{name}.judges", "encoders", judge
-    for group, entries in (("probes", config.probes), ("benchmarks", config.benchmarks)):
-        for name, entry in entries.items():
-            yield f"{group}.{name}.screen", "screens", entry.screen
-            for encoder_name in entry.encoders:
-                yield f"{group}.{name}.encoders", "encoders", encoder_name
-
-
-def _check_names(config: WorkflowConfig) -> None:
-    for where, section, name in _references(config):
-        known = getattr(config, section)
-        if name not in known:
-            raise UserError(f"{where}: found {name!r}, wanted one of {section}: {list(known)}")
-    for name in config.screens:
-        for experiment in set(config.experiments(name)) & set(config.applied(name)):
-            raise UserError(
-                f"screens.{name}.apply: {experiment!r} is among the screen's experiments too"
-            )
-    for name, manifest in config.manifests.items():
-        if isinstance(manifest.screens, dict):
-            for one, chosen in manifest.screens.items():
-                unknown = set(chosen) - set(config.experiments(one))
-                if unknown:
-                    raise UserError(
-                        f"manifests.{name}.screens.{one}: unknown experiments {sorted(unknown)}"
-                    )
-    for name, one_test in config.benchmarks.items():
-        judged = (one_test.recall or {}).get("manifest")
-        if judged is not None and judged not in config.manifests:
-            raise UserError(
-                f"benchmarks.{name}.recall.manifest: found {judged!r}, wanted one of"
-                f" manifests: {list(config.manifests)}"
-            )
-    for name, encoder in config.encoders.items():
-        task = encoder.task or config.trim_by
-        if encoder.kind == "trimmed" and encoder.of not in config.probes[task].encoders:
-            raise UserError(
-                f"encoders.{name}.of: {encoder.of!r} is not among the encoders of "
-                f"probes.{task}, which chooses the block"
-            )
-
-
-def _check_starts(config: WorkflowConfig) -> None:
-    """Refuse trainings that start from weights that cannot fit."""
-    for name, encoder in config.encoders.items():
-        if not encoder.initialize_from:
-            continue
-        where = f"encoders.{name}.initialize_from"
-        if STEP_OF_KIND.get(encoder.kind, ("", ""))[0] != "pretrain":
-            raise UserError(
-                f"{where}: kind {encoder.kind!r} is not trained, wanted no such key"
-            )
-        start = config.encoders[encoder.initialize_from]
-        if start.kind in ("pixels", "profiles", "random"):
-            raise UserError(f"{where}: kind {start.kind!r} has no weights to start from")
-        if {encoder.kind, start.kind} <= {"mae", "ca_mae", "dino"}:
-            ours, theirs = (
-                config.knobs(*STEP_OF_KIND[kind], encoder=one).architecture  # type: ignore[attr-defined]
-                for kind, one in (
-                    (encoder.kind, name),
-                    (start.kind, encoder.initialize_from),
-                )
-            )
-            for key, value in ours.items():
-                if theirs[key] != value:
-                    raise UserError(
-                        f"{where}: {encoder.initialize_from} has {key} {theirs[key]!r},"
-                        f" wanted {value!r} as here"
-                    )
-
-
-def _check_cycles(config: WorkflowConfig) -> None:
-    """Refuse encoders that need themselves: as a judge of what they learn, or as a start."""
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            cycle = " -> ".join((*path[path.index(name) :], name))
-            raise UserError(f"encoders.{name}: a cycle, {cycle}; wanted a judge trained before")
-        encoder = config.encoders[name]
-        before = [one for one in (encoder.of, encoder.initialize_from) if one]
-        if encoder.manifest:
-            before += config.manifests[encoder.manifest].judges
-        for one in before:
-            visit(one, (*path, name))
-
-    for name in config.encoders:
-        visit(name, ())
 
 
 def _check_knobs(config: WorkflowConfig) -> None:

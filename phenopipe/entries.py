@@ -9,18 +9,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from phenopipe.errors import UserError
 from phenopipe.formats.tables import read_any
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique, once
 from phenopipe.screen.presets import PRESETS, Source
 
 Settings = dict[str, Any]
 Names = dict[str, str]
 
+# How names are spelled, which become folders, wildcards of rules and words of commands.
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 TESTS = ("recall", "replicates", "magnitude", "compounds", "arms", "classes")
-
 
 STEP_OF_SOURCE = {
     "simulated": "simulate",
@@ -71,10 +72,10 @@ class Screen(Entry):
     apply: dict[str, Settings] | str = Field(default_factory=dict)
     """Experiments that came later, in the same form: ``snakemake apply`` takes them through
     finished encoders and transforms; nothing is trained, fitted or tested on them."""
-    without: tuple[str, ...] = ()
+    without: Unique[str] = ()
     """Experiments to go on without, such as one whose images cannot be read; the report
     names them."""
-    tables: tuple[str, ...] = ()
+    tables: Unique[str] = ()
     """The user's tables (sources images, profiles and ome_zarr); an experiment may name its
     own. Other public layouts have theirs."""
     genes: str | None = None
@@ -145,7 +146,7 @@ class Manifest(Strict):
 
     screens: dict[str, tuple[str, ...]] | tuple[str, ...]
     """Screens that it draws from; or, to freeze it, screens with their experiments."""
-    judges: tuple[str, ...] = ()
+    judges: Unique[str] = ()
     """Encoders whose p-values vote; without judges nothing is curated away."""
     images: int | None = Field(default=None, ge=1)
     """Images that it is expected to hold, for plans of trainings (pretrain.plan); the rest
@@ -155,13 +156,22 @@ class Manifest(Strict):
     phenoprints: Settings = Field(default_factory=dict)
     """Knobs of ``phenoprints.select``."""
 
+    @field_validator("screens")
+    @classmethod
+    def _once(
+        cls, screens: dict[str, tuple[str, ...]] | tuple[str, ...]
+    ) -> dict[str, tuple[str, ...]] | tuple[str, ...]:
+        for names in screens.values() if isinstance(screens, dict) else [screens]:
+            once(names)
+        return screens
+
 
 class Probe(Entry):
     """A linear probe; further keys are knobs of ``probe.blocks``."""
 
     screen: str
     """Screen whose wells are classified."""
-    encoders: tuple[str, ...]
+    encoders: Unique[str]
     """Encoders whose blocks are compared."""
     groups: str | None = None
     """Table of gene groups (columns group, gene), where the label is the group."""
@@ -172,7 +182,7 @@ class Benchmark(Strict):
 
     screen: str
     """Screen whose aligned wells are tested."""
-    encoders: tuple[str, ...]
+    encoders: Unique[str]
     """Encoders that are compared."""
     pairs: dict[str, str] = Field(default_factory=dict)
     """Known relationships: name of the source -> table of pairs or of groups."""

@@ -14,13 +14,33 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from phenopipe import __version__
 from phenopipe.errors import UserError
 from phenopipe.formats.fingerprint import fingerprint, size
+
+T = TypeVar("T")
+
+
+def once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return a list as it is, unless it holds something twice.
+
+    Examples
+    --------
+    >>> once(("a", "b", "a"))
+    Traceback (most recent call last):
+    ValueError: 'a' is listed twice, wanted once
+    """
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{value!r} is listed twice, wanted once")
+    return values
+
+
+Unique = Annotated[tuple[T, ...], AfterValidator(once)]
 
 
 class Knobs(BaseModel):

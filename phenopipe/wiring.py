@@ -68,9 +68,8 @@ class Wiring:
 
     def of_fit(self, screen: str, **_: str) -> list[Names]:
         """Experiments that the transform is fitted on."""
-        chosen = getattr(self.config.knobs("align", "fit"), "experiments", None)
-        fitted = [n for n in self.of_screen(screen) if not chosen or n["experiment"] in chosen]
-        return fitted or self.of_screen(screen)
+        chosen = getattr(self.config.knobs("align", "fit", screen=screen), "experiments", None)
+        return [n for n in self.of_screen(screen) if not chosen or n["experiment"] in chosen]
 
     def of_centers(self, screen: str, **_: str) -> list[Names]:
         """Experiments whose middles the transform needs: none if centres are of controls."""
@@ -87,15 +86,7 @@ class Wiring:
 
     def of_manifest(self, manifest: str, **_: str) -> list[Names]:
         """Experiments that a manifest draws from."""
-        screens = self.config.manifests[manifest].screens
-        return [
-            names
-            for screen in screens
-            for names in self.of_screen(screen)
-            if not isinstance(screens, dict)
-            or not screens[screen]
-            or names["experiment"] in screens[screen]
-        ]
+        return [{"screen": s, "experiment": e} for s, e in self.config.drawn(manifest)]
 
     def of_judges(self, manifest: str, **_: str) -> list[Names]:
         """Every judge of a manifest in every experiment."""

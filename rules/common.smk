@@ -15,7 +15,7 @@ HOME = Path(str(workflow.basedir))
 sys.path.insert(0, str(HOME))
 
 from phenopipe.config import load_config
-from phenopipe.entries import STEP_OF_SOURCE
+from phenopipe.entries import NAME, STEP_OF_SOURCE
 from phenopipe.errors import UserError
 from phenopipe.failures import tell_failures
 from phenopipe.knobs import SOURCES
@@ -210,9 +210,9 @@ def _one_of(names):
 
 
 wildcard_constraints:
-    screen=r"[A-Za-z0-9_.-]+",
-    experiment=r"[A-Za-z0-9_.-]+",
-    encoder=r"[A-Za-z0-9_.-]+",
-    manifest=r"[A-Za-z0-9_.-]+",
-    task=r"[A-Za-z0-9_.-]+",
-    benchmark=r"[A-Za-z0-9_.-]+",
+    screen=NAME,
+    experiment=NAME,
+    encoder=NAME,
+    manifest=NAME,
+    task=NAME,
+    benchmark=NAME,

@@ -17,7 +17,7 @@ STAGES = list(STEPS)
 ROOF = tuple(
     f"phenopipe.{name}"
     for name in (
-        *("config", "entries", "provenance", "steps", "wiring"),
+        *("config", "crosschecks", "entries", "provenance", "steps", "wiring"),
         *("guess", "init", "site", "plan", "doctor", "failures", "lineage", "records"),
     )
 )

@@ -96,6 +96,11 @@ def test_defaults_are_valid_values_of_their_own_fields():
     [
         ("consistency", {"pvalues": {"n_nul": 5}}, "consistency.pvalues.n_nul: unknown key"),
         ("consistency", {"pvalues": {"n_null": "many"}}, "consistency.pvalues.n_null"),
+        (
+            "consistency",
+            {"pvalues": {"levels": []}},
+            "consistency.pvalues.levels: Tuple should",
+        ),
         ("consistency", {"pvalue": {}}, "consistency.pvalue: unknown key"),
         ("screens", {"x": {"source": "nowhere", "experiments": {}}}, "screens.x.source"),
         ("encoders", {"x": {"kind": "mae"}}, "encoders.x.manifest: found 'nothing'"),

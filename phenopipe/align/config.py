@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique
 
 
 class MomentsKnobs(Knobs):
@@ -40,9 +40,10 @@ class FitKnobs(Knobs):
     """Added to the variances of an experiment's controls before they are evened out (tvn)."""
     n_components: PositiveInt | None = None
     """Principal components of the controls that are kept; null: all that vary."""
-    experiments: tuple[str, ...] | None = None
+    experiments: Unique[str] | None = None
     """Experiments that the transform is fitted on; null: all. A list freezes the transform:
-    later experiments are aligned without changing it."""
+    later experiments are aligned without changing it. Each screen takes its own from it; one
+    of which it names none is fitted on all."""
 
     @property
     def centers_on_wells(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique
 
 
 class PvaluesKnobs(Knobs):
@@ -17,7 +17,7 @@ class PvaluesKnobs(Knobs):
     """Where null sets come from. experiment: anywhere on its plates. address: from where the
     replicates lie, well by well: at fixed addresses, as in RxRx3, a condition that does nothing
     is called for its position about half as often (benchmarks/calibration.py)."""
-    levels: tuple[Literal["condition", "gene"], ...] = ("condition", "gene")
+    levels: Unique[Literal["condition", "gene"]] = Field(("condition", "gene"), min_length=1)
     """What gets a p-value: each condition; each gene, from all its guides or siRNAs."""
     controls_in_pool: bool = False
     """Whether null sets may hold controls and empty wells, too."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique
 
 Level = Literal["condition", "gene"]
 Evidence = Literal["combined", "any_experiment"]
@@ -29,7 +29,7 @@ class SelectKnobs(Knobs):
     """P-value that is judged: combined over experiments, or the smallest of one experiment."""
     rescue: Rescue = "perturbation"
     """What a phenoprint keeps: all concentrations of its perturbation, or its own alone."""
-    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = ("condition", "gene")
+    levels: Unique[Level] = Field(("condition", "gene"), min_length=1)
     """Levels whose p-values count; a gene's phenoprint keeps all its guides."""
     keep_untestable: bool = True
     """Keep negative controls and empty wells, which have no condition to test."""

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique
 
 LABELS = ("gene", "perturbation", "condition", "group")
 METADATA = "Metadata_"
@@ -20,9 +20,9 @@ class BlocksKnobs(Knobs):
     label: str = "gene"
     """gene, perturbation (a guide or compound), condition (perturbation and dose), group
     (the gene's, from the groups file), or any column that begins with Metadata_."""
-    train: tuple[str, ...] = ()
+    train: Unique[str] = ()
     """Experiments on which probes are fitted."""
-    test: tuple[str, ...] = ()
+    test: Unique[str] = ()
     """Experiments on which they are judged, none of them among the former."""
     level: Literal["wells", "sites"] = "wells"
     """What is classified: wells, or each of their sites (embed.wells.sites keeps these).

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique
 from phenopipe.screen.presets import Source, unknown_channel, with_preset
 from phenopipe.screen.scaling import Scaling
 
@@ -104,7 +104,7 @@ class ImagesKnobs(TableKnobs):
     source: Source | None = None
     """Public layout that wells and images are found in; None: the user's table."""
 
-    channels: tuple[str, ...] = Field(min_length=1)
+    channels: Unique[str] = Field(min_length=1)
     """Names of the channels, in the order in which pixels are stored."""
 
     files: dict[str, Value] = Field(default_factory=dict)

@@ -1,0 +1,72 @@
+"""Entries that do not fit each other: refused in one line before any job starts."""
+
+import copy
+
+import pytest
+
+from phenopipe.config import load_config
+from phenopipe.wiring import Wiring
+from tests.test_config import DEMO, ROOT, changed, refused
+
+TWO = {"a": {"experiments": {"e1": {}, "e2": {}}}, "b": {"experiments": {"e2": {}, "e3": {}}}}
+
+
+def two_screens(**sections):
+    """Two simulated screens, which share an experiment's name."""
+    screens = {name: {"source": "simulated", **one} for name, one in TWO.items()}
+    return {"screens": screens, "encoders": {"x": {"kind": "pixels"}}, **sections}
+
+
+@pytest.mark.parametrize("name", ["w 1", "a/b", "wü", "..", "-1"])
+@pytest.mark.parametrize("group", ["screens", "encoders", "manifests", "probes", "benchmarks"])
+def test_a_name_that_no_folder_can_have_is_told_with_its_section(group, name):
+    entry = next(iter(DEMO[group].values()))
+    message = refused(changed(**{group: {**DEMO[group], name: entry}}))
+    assert message.startswith(f"{group}: found the name {name!r}, wanted letters of A-Z")
+
+
+@pytest.mark.parametrize("key", ["experiments", "apply"])
+def test_experiments_are_spelled_like_all_names(key):
+    config = copy.deepcopy(DEMO)
+    config["screens"]["simulated"].setdefault(key, {})["a b"] = {}
+    assert refused(config).startswith(f"screens.simulated.{key}: found the name 'a b'")
+
+
+def test_a_frozen_transform_takes_from_each_screen_its_own_experiments():
+    frozen = {"fit": {"experiments": ["e3", "e1"], "center_on": "wells"}}
+    config = load_config(two_screens(align=frozen))
+    of = {screen: config.knobs("align", "fit", screen=screen) for screen in TWO}
+    assert (of["a"].experiments, of["b"].experiments) == (("e1",), ("e3",))
+    wiring = Wiring(config, ROOT)
+    assert wiring.of_fit("b") == wiring.of_centers("b") == [{"screen": "b", "experiment": "e3"}]
+    # A screen of which the list names none is fitted on all of its own.
+    config = load_config(two_screens(align={"fit": {"experiments": ["e1"]}}))
+    assert config.knobs("align", "fit", screen="b").experiments is None
+    assert len(Wiring(config, ROOT).of_fit("b")) == 2
+    told = refused(two_screens(align={"fit": {"experiments": ["e1", "e9"]}}))
+    assert told.startswith("align.fit.experiments: ['e9'] are in no screen, wanted some of")
+
+
+def test_a_manifest_holds_no_two_experiments_of_one_name():
+    told = refused(two_screens(manifests={"m": {"screens": ["a", "b"]}}))
+    assert told.startswith("manifests.m.screens: 'a' and 'b' both have an experiment 'e2'")
+    frozen = {"a": ["e1"], "b": ["e2", "e3"]}
+    load_config(two_screens(manifests={"m": {"screens": frozen}}))
+
+
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        ("manifests.m.screens", {"screens": ["simulated", "simulated"]}),
+        ("manifests.m.screens", {"screens": {"simulated": ["huvec-1", "huvec-1"]}}),
+        ("manifests.m.judges", {"screens": ["simulated"], "judges": ["pixels", "pixels"]}),
+        ("probes.p.encoders", {"screen": "simulated", "encoders": ["pixels", "pixels"]}),
+        ("benchmarks.b.encoders", {"screen": "simulated", "encoders": ["pixels", "pixels"]}),
+        ("align.fit.experiments", {"experiments": ["huvec-1", "huvec-1"]}),
+        ("consistency.pvalues.levels", {"levels": ["gene", "gene"]}),
+    ],
+)
+def test_a_list_of_names_holds_each_once(key, entry):
+    group, name, _ = key.split(".")
+    message = refused(changed(**{group: {**DEMO.get(group, {}), name: entry}}))
+    assert message.startswith(f"{key}: '") and "is listed twice, wanted once" in message
