@@ -135,6 +135,7 @@ rule report_page:
         encoders=of_page("encoders"),
         recall=of_page("recall"),
         replicates=of_page("replicates"),
+        replicates_pairs=of_page("replicates_pairs"),
         magnitude=of_page("magnitude"),
         magnitude_perturbations=of_page("magnitude_perturbations"),
         compounds=of_page("compounds"),
@@ -183,6 +184,7 @@ rule report_page:
             --encoders {input.encoders:q} \
             --recall {input.recall:q} \
             --replicates {input.replicates:q} \
+            --replicates-pairs {input.replicates_pairs:q} \
             --magnitude {input.magnitude:q} \
             --magnitude-perturbations {input.magnitude_perturbations:q} \
             --compounds {input.compounds:q} \

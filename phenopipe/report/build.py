@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phenopipe.formats.benchmarks import MAGNITUDES
+from phenopipe.formats.benchmarks import MAGNITUDES, REPLICATE_PAIRS
 from phenopipe.formats.controls import CONTROLS
 from phenopipe.formats.fingerprint import fingerprint
 from phenopipe.formats.funnels import read_funnel
@@ -44,6 +44,7 @@ from phenopipe.report.gather import (
 )
 from phenopipe.report.pieces import Section
 from phenopipe.report.scatter import principal_plane
+from phenopipe.report.scoreboard import comparable
 from phenopipe.report.sections.alignment import (
     Alignment,
     align_section,
@@ -93,11 +94,11 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
     blocks = read_results(files.blocks)
     histories, painted = trainings(files)
     found = stack(read_table(path, RESULTS) for path in files.truth)
-    results = [
-        path
-        for test in ("recall", "replicates", "magnitude", "compounds", "arm_bias")
-        for path in getattr(files, test)
-    ]
+    tests = ("recall", "replicates", "magnitude", "compounds", "arm_bias")
+    results = comparable(
+        read_results([path for test in tests for path in getattr(files, test)]),
+        stack(read_named(path, REPLICATE_PAIRS) for path in files.replicates_pairs),
+    )
     stages = [
         seen["screen"],
         seen["qc"],
@@ -116,7 +117,7 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
         ),
         probe_section(blocks, best_blocks(files.best)),
         benchmark_section(
-            read_results(results),
+            results,
             stack(read_named(path, MAGNITUDES) for path in files.magnitude_perturbations),
             blocks,
             encoders_of(files.encoders),
@@ -126,7 +127,7 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
             funnels,
             combined,
             blocks,
-            read_results(results),
+            results,
             found,
         ),
         map_section(searchable_maps(files.neighbours, knobs), clustered_maps(files.maps)),

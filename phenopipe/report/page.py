@@ -39,6 +39,7 @@ INPUTS = (
     "encoders",
     "recall",
     "replicates",
+    "replicates_pairs",
     "magnitude",
     "magnitude_perturbations",
     "compounds",

@@ -5,6 +5,7 @@ Groups are ``baseline``, ``encoder`` and ``control`` (what shuffled names make) 
 ``paper baseline`` and ``paper`` for reference.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,51 @@ import polars as pl
 
 ABOUT = ("group", "benchmark", "encoder", "data", "b", "trimmed")
 RECALL = ("recall_sampled_0.05_0.95", "recall_all_pairs_0.05_0.95")
+ANY_RECALL = re.compile(r"recall_(?:sampled|all_pairs)_([^_]+)_([^_]+)")
 KS, CVM, OVER = "KS", "CVM", "KS over position"
 PRECISION, ENERGY = "avg. precision", "energy distance"
 Z_PRECISION, Z_ENERGY = "z of precision", "z of energy"
 SPREADS = ("± sd", "± MAD")
 COMPOUNDS = (PRECISION, SPREADS[0], Z_PRECISION, ENERGY, SPREADS[1], Z_ENERGY)
+
+
+def recall_metric(part: pl.DataFrame) -> str:
+    """Name of the recall that the paper reports, else of the exact one, else of the first.
+
+    Examples
+    --------
+    >>> recall_metric(pl.DataFrame({"metric": ["recall_left_all_pairs_0.1_0.9", "ks"]}))
+    'recall_all_pairs_0.05_0.95'
+    >>> recall_metric(pl.DataFrame({"metric": ["recall_sampled_0.1_0.9"]}))
+    'recall_sampled_0.1_0.9'
+    """
+    found = [name for name in part["metric"].to_list() if ANY_RECALL.fullmatch(name)]
+    return next((name for name in (*RECALL, *found) if name in found), RECALL[-1])
+
+
+def tails_of(metric: str) -> tuple[str, float]:
+    """Thresholds of a recall in per cent, and the recall of chance.
+
+    Examples
+    --------
+    >>> tails_of("recall_sampled_0.1_0.9")
+    ('10/90', 0.2)
+    """
+    found = ANY_RECALL.fullmatch(metric)
+    assert found, metric
+    low, high = map(float, found.groups())
+    return f"{100 * low:g}/{100 * high:g}", round(low + 1 - high, 6)
+
+
+def other_tails(metric: str) -> str:
+    """What to add to the name of a recall; the paper's thresholds go without saying.
+
+    Examples
+    --------
+    >>> other_tails("recall_sampled_0.1_0.9"), other_tails("recall_all_pairs_0.05_0.95")
+    (' at 10/90', '')
+    """
+    return "" if metric in RECALL else f" at {tails_of(metric)[0]}"
 
 
 def z_of_precision(mean: float, sd: float, random: float, random_sd: float) -> float:
@@ -53,8 +94,8 @@ def on_common_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        ``benchmark, encoder, n_pairs, n_left_out`` and the medians: CVM grows with the number
-        of matched wells, so that only pairs of equal experiments and N compare.
+        ``benchmark, encoder, n_pairs, n_left_out`` and the medians, of ``n`` too: CVM grows
+        with the number of matched wells, so that only pairs of equal experiments and N compare.
     """
     keys = ["benchmark", "experiment_a", "experiment_b", "n"]
     encoders = pairs.group_by("benchmark").agg(wanted=pl.col("encoder").n_unique())
@@ -67,6 +108,7 @@ def on_common_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
     kept = pairs.join(common.select(keys), on=keys, how="semi")
     every = pairs.group_by("benchmark", "encoder").agg(every=pl.len())
     medians = [pl.col(c).median() for c in ("ks", "cvm", "ks_over_position")]
+    medians.append(pl.col("n").median().cast(pl.Int64))
     found = kept.group_by("benchmark", "encoder").agg(pl.len().alias("n_pairs"), *medians)
     left_out = pl.col("every") - pl.col("n_pairs").fill_null(0)
     return (
@@ -74,6 +116,38 @@ def on_common_pairs(pairs: pl.DataFrame) -> pl.DataFrame:
         .with_columns(n_left_out=left_out)
         .drop("every")
         .sort("benchmark", "encoder")
+    )
+
+
+def comparable(results: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Results whose KS and CVM are those of the technical pairs that all encoders have.
+
+    Where that leaves pairs of an encoder out, its rows have no interval; without any common
+    pair it has no row.
+    """
+    if pairs.is_empty():
+        return results
+    common = on_common_pairs(pairs)
+    if not common["n_left_out"].sum():
+        return results
+    keys = ["benchmark", "encoder"]
+    medians = common.unpivot(
+        ["ks", "cvm", "ks_over_position"],
+        index=[*keys, "n_left_out"],
+        variable_name="metric",
+        value_name="common",
+    ).join(common.select(*keys, n_common="n"), on=keys)
+    other = pl.col("n_left_out").fill_null(0) > 0
+    return (
+        results.join(medians, on=[*keys, "metric"], how="left", maintain_order="left")
+        .filter(~other | pl.col("common").is_not_null())
+        .with_columns(
+            value=pl.when(other).then("common").otherwise("value"),
+            n=pl.when(other).then("n_common").otherwise("n"),
+            low=pl.when(~other).then("low"),
+            high=pl.when(~other).then("high"),
+        )
+        .select(results.columns)
     )
 
 
@@ -99,19 +173,18 @@ def map_board(
         for row in on_common_pairs(pairs).iter_rows(named=True):
             medians[row["benchmark"], row["encoder"]] = row
     for (benchmark,), part in results.group_by("benchmark", maintain_order=True):
-        metric = next((m for m in RECALL if m in part["metric"].to_list()), RECALL[-1])
+        metric = recall_metric(part)
         controls: dict[str, list[float]] = {}
         for row in _encoders(part, str(benchmark), baselines):
             mine = part.filter(pl.col("encoder") == row["encoder"])
-            row |= dict(
-                mine.filter(pl.col("metric") == metric).select("source", "value").rows()
-            )
+            named = pl.format("{}{}", "source", pl.lit(other_tails(metric)))
+            row |= dict(mine.filter(metric=metric).select(named, "value").rows())
             found = medians.get((str(benchmark), row["encoder"]), {})
             columns = {KS: "ks", CVM: "cvm", OVER: "ks_over_position"}
             row |= {name: found[key] for name, key in columns.items() if found}
             rows.append(row)
             permuted = metric.replace("recall_", "recall_permuted_")
-            for source, value in mine.filter(metric=permuted).select("source", "value").rows():
+            for source, value in mine.filter(metric=permuted).select(named, "value").rows():
                 controls.setdefault(source, []).append(value)
             for name, key in ((KS, "ks_permuted"), (CVM, "cvm_permuted")):
                 controls.setdefault(name, []).extend(mine.filter(metric=key)["value"])

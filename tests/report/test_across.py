@@ -90,6 +90,38 @@ def test_best_and_last_blocks_are_points_of_their_own(results, blocks):
     assert probe_pieces(points.filter(pl.col("encoder").is_in(["small", "large"]))) == []
 
 
+def test_recall_beside_probes_is_stringdbs_or_each_sources(results, blocks):
+    def labels(*sources):
+        rows = [results.with_columns(source=pl.lit(name)) for name in sources]
+        recall = pl.concat(rows).filter(pl.col("metric") != "ks")
+        return probed_maps(recall, blocks, ABOUT)["what"].unique(maintain_order=True).to_list()
+
+    assert labels("anax") == labels("CORUM") == labels("StringDB") == ["recall at 5/95"]
+    assert labels("CORUM", "String-DB") == ["String-DB recall at 5/95"]
+    assert labels("CORUM", "Reactome") == ["CORUM recall at 5/95", "Reactome recall at 5/95"]
+
+
+def test_benchmarks_are_points_of_their_own(results, blocks):
+    other = results.with_columns(benchmark=pl.lit("second"), value=pl.col("value") / 2)
+    both = pl.concat([results, other])
+    (figure,) = flops_pieces(both, blocks, ABOUT)
+    shown = {(r["encoder"], r["what"]): r["value"] for r in figure.spec["data"]["values"]}
+    assert shown["large", "KS, map"] == 2 * shown["large", "KS, second"] == 0.5
+    assert shown["large", "recall CORUM, second"] == 0.25 and ("large", "probe anax") in shown
+    figure, _ = probe_pieces(probed_maps(both, blocks, ABOUT))
+    told = {row["what"] for row in figure.spec["data"]["values"]}
+    assert told >= {"KS, map", "KS, second"}
+
+
+def test_other_thresholds_are_named(results, blocks):
+    metric = pl.col("metric").str.replace("0.05_0.95", "0.1_0.9", literal=True)
+    other = results.with_columns(metric)
+    points = probed_maps(other, blocks, ABOUT)
+    assert set(points["what"]) == {"KS", "recall at 10/90"}
+    (figure,) = flops_pieces(other, blocks, ABOUT)
+    assert "recall at 10/90 CORUM" in {r["what"] for r in figure.spec["data"]["values"]}
+
+
 def test_gain_is_relative_and_named_by_its_cause(results):
     _, table = gain_pieces(results, ABOUT)
     gains = {(row[0], row[3]): row[6] for row in table.rows}

@@ -7,6 +7,7 @@ import pytest
 import vl_convert
 
 from phenopipe.errors import UserError
+from phenopipe.formats.benchmarks import REPLICATE_PAIRS
 from phenopipe.formats.maps import NEIGHBOURS
 from phenopipe.formats.tables import write_table
 from phenopipe.report.dag import STAGES
@@ -172,6 +173,25 @@ def test_page_of_many_names_stays_within_its_size(page, tmp_path):
     main(["--neighbours", *map(str, paths), "--map-rows", "2000", "--page", str(out)])
     assert "500 rows of the map are not listed" in out.read_text(encoding="utf-8")
     assert out.stat().st_size < 2e6 and len(page.encode()) < 2e6
+
+
+def test_page_compares_encoders_on_the_same_technical_pairs(run, tmp_path):
+    paths = []
+    for encoder, seconds in (("mae", ("two", "three")), ("untrained", ("two",))):
+        rows = [
+            {"experiment_a": "one", "experiment_b": other, "n": 12, "ks": ks, "cvm": 1.0}
+            for other, ks in zip(seconds, (0.125, 0.875), strict=False)
+        ]
+        names = {"benchmark": "map", "encoder": encoder}
+        paths.append(tmp_path / f"{encoder}.parquet")
+        table = pl.DataFrame(rows, schema=REPLICATE_PAIRS.empty().schema)
+        write_table(
+            paths[-1], table, REPLICATE_PAIRS, stamp("benchmark", "replicates", **names)
+        )
+    out = tmp_path / "index.html"
+    main([*run.flags(), "--replicates-pairs", *map(str, paths), "--page", str(out)])
+    told = Elements(out.read_text(encoding="utf-8")).sections["benchmark"]
+    assert "0.125" in told and "0.875" not in told
 
 
 def test_page_over_its_cap_is_refused_with_the_knobs_that_help():

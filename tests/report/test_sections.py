@@ -3,6 +3,7 @@ import pytest
 
 from phenopipe.report.pieces import Figure, Table, tell
 from phenopipe.report.questions import QUESTIONS, Question
+from phenopipe.report.sections.benchmark_figures import recall_figure
 from phenopipe.report.sections.benchmark_tables import compound_table, recall_table
 from phenopipe.report.sections.consistency import bin_pvalues, roles_of_conditions
 from phenopipe.report.sections.distilled import distilled, loss_curves
@@ -34,6 +35,16 @@ def test_recall_table_takes_the_papers_null_and_bolds_the_best():
     assert table.header[-2:] == ["CORUM", "KS"]
     assert [row[-2:] for row in table.rows] == [["0.500", "0.300"], ["0.600", "–"]]
     assert table.best == {(1, 3), (0, 4)}
+
+
+def test_recall_at_other_thresholds_is_named_with_its_chance():
+    part = results(score("a", "recall_all_pairs_0.1_0.9", 0.5))
+    table = recall_table(part)
+    assert table.rows[0][-1] == "0.500" and "at 10/90" in table.caption
+    assert "chance 0.20" in table.caption
+    bounds = part.with_columns(low=0.4, high=0.6, n=3, benchmark=pl.lit("map"))
+    (figure,) = recall_figure(bounds)
+    assert "recall at 10/90" in str(figure.spec) and "{'datum': 0.2}" in str(figure.spec)
 
 
 def test_z_scores_are_those_of_the_papers_table_3():

@@ -7,6 +7,7 @@ import pytest
 
 from phenopipe.errors import UserError
 from phenopipe.report.scoreboard import (
+    comparable,
     compound_board,
     map_board,
     marks,
@@ -211,6 +212,35 @@ def test_encoders_are_compared_on_technical_pairs_that_both_have():
     assert found["ks"].to_list() == [0.5, 0.4]
     none = on_common_pairs(pairs.with_columns(n=pl.Series([1, 2, 3, 4])))
     assert none["ks"].to_list() == [None, None] and none["n_left_out"].to_list() == [2, 2]
+
+
+def test_pages_results_are_those_of_the_common_pairs():
+    schema = {"experiment_a": "e1", "experiment_b": "e2", "benchmark": "map", "cvm": 1.0}
+    rows = [
+        {**schema, "encoder": encoder, "n": n, "ks": ks, "ks_over_position": None}
+        for encoder, n, ks in (("a", 10, 0.2), ("b", 10, 0.3), ("b", 30, 0.9), ("c", 10, 0.4))
+    ]
+    found = results(
+        score("a", "ks", 0.2, low=0.1, high=0.3),
+        score("b", "ks", 0.6, low=0.3, high=0.9, n=20),
+        score("b", RECALL, 0.7, low=0.6, high=0.8),
+    )
+    alike = comparable(found, pl.DataFrame(rows))
+    assert alike.select("value", "low", "n").rows() == [
+        (0.2, 0.1, 4), (0.3, None, 10), (0.7, 0.6, 4),
+    ]  # fmt: skip
+    assert alike.columns == found.columns and comparable(found, NO_PAIRS).equals(found)
+    rows[1]["n"] = 11
+    alone = comparable(found, pl.DataFrame(rows))
+    assert alone["metric"].to_list() == [RECALL]
+
+
+def test_recall_at_other_thresholds_is_shown_and_named():
+    rows = [score("mae", f"recall_{kind}sampled_0.1_0.9", 0.6) for kind in ("", "permuted_")]
+    board = map_board(results(*rows), NO_PAIRS, [], pl.DataFrame())
+    assert board.select("encoder", "CORUM at 10/90").rows() == [
+        ("mae", 0.6), ("names shuffled", 0.6),
+    ]  # fmt: skip
 
 
 def test_step_writes_all_forms(run, tmp_path):

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from phenopipe.report.charts import data_of, specification
 from phenopipe.report.pieces import Figure, Piece, Table, tell
-from phenopipe.report.scoreboard import RECALL
+from phenopipe.report.scoreboard import RECALL, other_tails, recall_metric, tails_of
 from phenopipe.seeds import generator
 
 FEWEST = 3
@@ -71,25 +71,40 @@ def probed_maps(results: pl.DataFrame, blocks: pl.DataFrame, about: About) -> pl
     DataFrame
         ``benchmark, encoder, block, trimmed, what, value, task, accuracy``; a trimmed encoder
         is looked up at its block of the encoder that it was cut from, so that best and last
-        blocks are points of their own.
+        blocks are points of their own. Recall is that of StringDB, as in paper Figure 4, or
+        of each source where a benchmark has several and none of that name.
     """
     origin = {name: one.get("trimmed_from") or name for name, one in about.items()}
-    chosen = RECALL[0] if RECALL[0] in results["metric"].to_list() else RECALL[1]
-    names = {chosen: "recall at 5/95", "ks": "KS"}
-    maps = (
-        results.filter(pl.col("metric").is_in(list(names)))
-        .group_by("benchmark", "encoder", "block", "trimmed", "metric")
-        .agg(pl.col("value").mean())
-        .with_columns(
-            what=pl.col("metric").replace_strict(names, return_dtype=pl.String),
-            probed=pl.col("encoder").replace(origin),
-        )
-    )
+    named = [results.head(0).with_columns(what=pl.lit("", pl.String))]
+    for _, part in results.group_by("benchmark", maintain_order=True):
+        named += [recall_points(part), part.filter(metric="ks").with_columns(what=pl.lit("KS"))]
+    maps = pl.concat(named).with_columns(probed=pl.col("encoder").replace(origin))
     probes = blocks.filter(metric=ACCURACY).select(
         "block", probed="encoder", task="source", accuracy="value"
     )
     keys = ["benchmark", "encoder", "block", "trimmed", "what", "value", "task", "accuracy"]
     return maps.join(probes, on=["probed", "block"]).select(keys).sort(keys)
+
+
+def recall_points(part: pl.DataFrame) -> pl.DataFrame:
+    """Rows of one benchmark's recall that stand beside probes, ``what`` naming them."""
+    metric = recall_metric(part)
+    rows = part.filter(metric=metric)
+    name = f"recall at {tails_of(metric)[0]}"
+    if rows["source"].n_unique() < 2:
+        return rows.with_columns(what=pl.lit(name))
+    letters = pl.col("source").str.replace_all("[^A-Za-z0-9]", "").str.to_lowercase()
+    of_paper = rows.filter(letters == "stringdb")
+    return (of_paper if of_paper.height else rows).with_columns(
+        what=pl.format("{} {}", "source", pl.lit(name))
+    )
+
+
+def by_benchmark(points: pl.DataFrame) -> pl.DataFrame:
+    """Name the benchmark in ``what``, where there are several."""
+    several = points["benchmark"].drop_nulls().n_unique() > 1
+    told = pl.format("{}, {}", "what", "benchmark") if several else pl.col("what")
+    return points.with_columns(what=pl.coalesce(told, "what"))
 
 
 def probe_pieces(points: pl.DataFrame) -> list[Piece]:
@@ -104,7 +119,7 @@ def probe_pieces(points: pl.DataFrame) -> list[Piece]:
             rho, p = rank_correlation(part["accuracy"].to_numpy(), part["value"].to_numpy())
             rows.append([str(benchmark), str(task), str(what), str(part.height)])
             rows[-1] += [tell(rho, 2), tell(p, 3)]
-    base = alt.Chart(data_of(points)).encode(
+    base = alt.Chart(data_of(by_benchmark(points))).encode(
         x=alt.X("accuracy:Q", title="balanced accuracy", scale=alt.Scale(zero=False)),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
     )
@@ -126,10 +141,22 @@ def probe_pieces(points: pl.DataFrame) -> list[Piece]:
         Figure(
             specification(chart),
             "What a probe of the block that embeds says of the map: one point an encoder, best "
-            "blocks (trimmed encoders) with a bold rim. Shape: paper Figure 4.",
+            "blocks (trimmed encoders) with a bold rim. Recall is that of StringDB where it is "
+            "among several sources. Shape: paper Figure 4.",
         ),
         Table(header, rows, told, frozenset({3, 4, 5})),
     ]
+
+
+def named_scores(results: pl.DataFrame) -> pl.DataFrame:
+    """Rows of recall, KS and CVM, ``what`` naming each score and its source of pairs."""
+    chosen = [recall_metric(part) for _, part in results.group_by("benchmark")]
+    names = GAINED | {one: f"recall{other_tails(one)}" for one in chosen if one not in RECALL}
+    source = pl.when(pl.col("metric").str.starts_with("recall")).then(" " + pl.col("source"))
+    return results.filter(pl.col("metric").is_in(list(names))).with_columns(
+        what=pl.col("metric").replace_strict(names, return_dtype=pl.String)
+        + source.fill_null("")
+    )
 
 
 def flops_pieces(results: pl.DataFrame, blocks: pl.DataFrame, about: About) -> list[Piece]:
@@ -142,28 +169,15 @@ def flops_pieces(results: pl.DataFrame, blocks: pl.DataFrame, about: About) -> l
     best = (
         blocks.filter(metric=ACCURACY).group_by("encoder", "source").agg(pl.col("value").max())
     )
-    scores = results.filter(pl.col("metric").is_in(list(GAINED))).with_columns(
-        what=pl.format(
-            "{} {}",
-            pl.col("metric").replace_strict(GAINED, return_dtype=pl.String),
-            pl.when(pl.col("metric").str.starts_with("recall"))
-            .then("source")
-            .otherwise(pl.lit("")),
-        ).str.strip_chars()
-    )
     shown = pl.concat(
         [
-            scores.select("encoder", "what", "value"),
+            by_benchmark(named_scores(results)).select("encoder", "what", "value"),
             best.select("encoder", pl.format("probe {}", "source").alias("what"), "value"),
         ]
     ).with_columns(
         flops=pl.col("encoder").replace_strict(cost, default=None, return_dtype=pl.Float64)
     )
-    shown = (
-        shown.filter(pl.col("flops") > 0)
-        .group_by("encoder", "what", "flops")
-        .agg(pl.col("value").mean())
-    )
+    shown = shown.filter(pl.col("flops") > 0)
     if shown["flops"].n_unique() < 2:
         return []
     base = alt.Chart(data_of(shown.sort("what", "flops", "encoder"))).encode(
@@ -219,15 +233,14 @@ def paired_encoders(about: About) -> list[tuple[str, str, str]]:
 def gain_pieces(results: pl.DataFrame, about: About) -> list[Piece]:
     """Tabulate and draw what other data, scale and trimming gain, in paired encoders."""
     value = {
-        (row["benchmark"], row["encoder"], row["metric"], row["source"]): row["value"]
-        for row in results.filter(pl.col("metric").is_in(list(GAINED))).iter_rows(named=True)
+        (row["what"], row["encoder"]): row["value"]
+        for row in by_benchmark(named_scores(results)).iter_rows(named=True)
     }
     rows = []
     for what, first, second in paired_encoders(about):
-        for (benchmark, encoder, metric, source), before in value.items():
-            after = value.get((benchmark, second, metric, source))
+        for (name, encoder), before in value.items():
+            after = value.get((name, second))
             if encoder == first and after is not None and before:
-                name = GAINED[metric] + (f" {source}" if metric in RECALL else "")
                 rows.append((what, first, second, name, before, after, after / before - 1))
     if not rows:
         return []

@@ -3,6 +3,7 @@
 import polars as pl
 
 from phenopipe.report.pieces import Heading, Piece, Prose, Section, Table, tell
+from phenopipe.report.scoreboard import other_tails, recall_metric
 from phenopipe.report.sections.across import (
     About,
     flops_pieces,
@@ -18,7 +19,6 @@ from phenopipe.report.sections.benchmark_figures import (
 )
 from phenopipe.report.sections.benchmark_tables import (
     compound_table,
-    recall_metric,
     recall_table,
 )
 
@@ -69,8 +69,9 @@ def benchmark_section(
 
 def _best_sentence(part: pl.DataFrame) -> str:
     """Name the encoder with the best recall, or else the best replicate consistency."""
+    recall = recall_metric(part)
     for metric, what in (
-        (recall_metric(part), "recall"),
+        (recall, f"recall{other_tails(recall)}"),
         ("ks", "KS"),
         ("average_precision_max", "average precision"),
     ):

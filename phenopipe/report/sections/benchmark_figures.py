@@ -8,7 +8,7 @@ import polars as pl
 
 from phenopipe.report.charts import CATEGORIES, data_of, specification
 from phenopipe.report.pieces import Figure, Piece
-from phenopipe.report.sections.benchmark_tables import CHANCE, recall_metric
+from phenopipe.report.scoreboard import recall_metric, tails_of
 
 BINS = 30
 COMPOUNDS_NAMED = 12
@@ -19,6 +19,7 @@ DOSE = re.compile(r"average_precision_([0-9.e+-]+)um")
 def recall_figure(part: pl.DataFrame) -> list[Piece]:
     """Draw recall by source with its interval, and the control with shuffled names."""
     metric = recall_metric(part)
+    tails, chance = tails_of(metric)
     permuted = metric.replace("recall_", "recall_permuted_")
     shown = part.filter(pl.col("metric").is_in([metric, permuted])).select(
         "encoder", "source", "value", "low", "high", "n",
@@ -34,7 +35,7 @@ def recall_figure(part: pl.DataFrame) -> list[Piece]:
     )
     bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(x="low:Q", x2="high:Q")
     points = base.mark_point().encode(
-        x=alt.X("value:Q", title="recall at 5/95", scale=alt.Scale(zero=False)),
+        x=alt.X("value:Q", title=f"recall at {tails}", scale=alt.Scale(zero=False)),
         tooltip=[
             "encoder:N",
             "source:N",
@@ -43,12 +44,12 @@ def recall_figure(part: pl.DataFrame) -> list[Piece]:
             "n:Q",
         ],
     )
-    chance = base.mark_rule(strokeDash=[4, 3]).encode(
-        x=alt.datum(CHANCE), y=alt.value(0), y2=alt.value("height"), color=alt.value("#9aa4b0")
+    by_chance = base.mark_rule(strokeDash=[4, 3]).encode(
+        x=alt.datum(chance), y=alt.value(0), y2=alt.value("height"), color=alt.value("#9aa4b0")
     )
     n_sources = shown["source"].n_unique()
     chart = (
-        alt.layer(chance, bars, points)
+        alt.layer(by_chance, bars, points)
         .properties(width=420 if n_sources == 1 else 260, height=alt.Step(26))
         .facet(facet=alt.Facet("source:N", title=None), columns=2)
     )
@@ -84,7 +85,8 @@ def replicates_figure(part: pl.DataFrame) -> list[Piece]:
         Figure(
             specification(chart),
             "Replicate consistency: how far cosines of matched wells of technical pairs exceed "
-            "those of unmatched wells. Medians and 95 % intervals over technical pairs.",
+            "those of unmatched wells. Medians and 95 % intervals over the technical pairs "
+            "that all encoders have alike; no interval where an encoder has others besides.",
         )
     ]
 

@@ -3,15 +3,9 @@
 import polars as pl
 
 from phenopipe.report.pieces import Table, tell
+from phenopipe.report.scoreboard import recall_metric, tails_of
 
-RECALL = ("recall_sampled_0.05_0.95", "recall_all_pairs_0.05_0.95")
-CHANCE = 0.10
 HOW_TO_READ = "b: the block that embeds. Higher is better, best in bold."
-
-
-def recall_metric(part: pl.DataFrame) -> str:
-    """Name of the recall that the paper reports, or else of the exact one."""
-    return next((m for m in RECALL if m in part["metric"].to_list()), RECALL[-1])
 
 
 def _cells(part: pl.DataFrame, columns: dict[str, tuple[str, str | None]]) -> pl.DataFrame:
@@ -38,12 +32,16 @@ def recall_table(part: pl.DataFrame) -> Table | None:
     told = []
     if sources:
         null = "sampled null" if "sampled" in metric else "all pairs as null"
+        tails, chance = tails_of(metric)
         told.append(
-            f"Recall of known pairs among the outer 5 % of cosines, by source ({null}; chance "
-            f"{CHANCE:.2f})."
+            f"Recall of known pairs in the tails of cosines at {tails}, by source ({null}; "
+            f"chance {chance:.2f})."
         )
     if len(columns) > len(sources):
-        told.append("Replicate consistency (KS, CVM): medians over technical pairs.")
+        told.append(
+            "Replicate consistency (KS, CVM): medians over the technical pairs that all "
+            "encoders have alike."
+        )
     told.append(f"{HOW_TO_READ} Shape: paper Table 1.")
     return _ranked_table(frame, list(columns), " ".join(told))
 

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from phenopipe.report.pieces import Piece, Section, Table, tell
-from phenopipe.report.sections.benchmark_tables import recall_metric
+from phenopipe.report.scoreboard import recall_metric
 from phenopipe.report.sections.probe import split_control
 
 PLANTED = {"phenoprint_precision": "planted precision", "phenoprint_recall": "planted recall"}
