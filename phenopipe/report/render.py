@@ -75,10 +75,10 @@ def script_json(content: object) -> str:
     Examples
     --------
     >>> script_json({"a": 0.123456789, "b": "</script>"})
-    '{"a":0.12346,"b":"<\\/script>"}'
+    '{"a":0.12346,"b":"\\u003c/script>"}'
     """
     text = json.dumps(_rounded(content), separators=(",", ":"), ensure_ascii=False)
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+    return text.replace("<", "\\u003c")
 
 
 def ticks(text: str) -> Markup:

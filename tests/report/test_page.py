@@ -13,7 +13,7 @@ from phenopipe.formats.tables import write_table
 from phenopipe.report.dag import STAGES
 from phenopipe.report.page import check_size, main
 from phenopipe.report.pieces import Prose, Section, Table
-from phenopipe.report.render import render_page
+from phenopipe.report.render import render_page, script_json
 from tests.report.made_up import stamp
 
 SECTIONS = [
@@ -204,6 +204,12 @@ def test_names_from_the_users_tables_are_escaped():
     section = Section("qc", hostile, hostile, [Prose(hostile), Table([hostile], [[hostile]])])
     html = render_page(hostile, hostile, [section])
     assert "<script>alert" not in html and html.count("&lt;script&gt;alert") >= 6
+
+
+def test_names_that_open_a_tag_or_a_comment_come_back_from_the_pages_data():
+    content = {"</script>": "<!-- <script> & \\u003c"}
+    text = script_json(content)
+    assert json.loads(text) == content and "<" not in text
 
 
 def test_numbers_that_are_not_finite_become_null_in_the_pages_data():
