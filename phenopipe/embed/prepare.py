@@ -69,7 +69,7 @@ def import_encoder(knobs: PrepareKnobs, weights: Path | None) -> Encoder:
     Raises
     ------
     UserError
-        If it is neither.
+        If it is neither, or a setting contradicts it.
     """
     if weights is None:
         raise UserError("weights: missing key, wanted the folder of an encoder")
@@ -77,11 +77,18 @@ def import_encoder(knobs: PrepareKnobs, weights: Path | None) -> Encoder:
     if knobs.sha256:
         check_sha256(file, knobs.sha256)
     if weights.is_dir() and not is_torch_file(file):
-        return load_encoder(weights)
-    state = read_weights(file)
-    if not is_published(state):
-        raise UserError(f"{file}: neither the folder of an encoder nor the authors' layout")
-    return published_encoder(state, knobs, file).eval()
+        encoder = load_encoder(weights)
+    else:
+        state = read_weights(file)
+        if not is_published(state):
+            raise UserError(f"{file}: neither the folder of an encoder nor the authors' layout")
+        encoder = published_encoder(state, knobs, file).eval()
+    for key in ("channels", "crop", "pooling", "normalization"):
+        asked, found = getattr(knobs, key), getattr(encoder.config, key)
+        # Every step gets every setting: a default was asked for by nobody.
+        if asked not in (found, PrepareKnobs.model_fields[key].default):
+            raise UserError(f"{weights}: {key}: found {asked!r}, wanted its own {found!r}")
+    return encoder
 
 
 def build_random(knobs: PrepareKnobs) -> Encoder:

@@ -8,6 +8,9 @@ off the shapes of its tensors; the configuration beside it says other ones.
 import math
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from phenopipe.embed.config import PrepareKnobs
 from phenopipe.embed.weights import State
 from phenopipe.encoders.base import Encoder, EncoderConfig
@@ -67,17 +70,19 @@ def config_of(state: State, knobs: PrepareKnobs, where: Path) -> EncoderConfig:
         dim, in_chans, patch, _ = state["patch_embed.proj.weight"].shape
         head_dim = len(state["blocks.0.q_norm.weight"])
         hidden = len(state["blocks.0.in_proj.weight"]) - 3 * dim
-        tokens = state["pos_embed"].shape[1] - 1
+        positions = state["pos_embed"][0, 1:]
     except (KeyError, ValueError) as error:
         raise UserError(f"{where}: not a published autoencoder ({error!r})") from None
     depth = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
     # One grid of positions a channel where channels are tokens of their own.
-    grid = (knobs.crop // patch) ** 2 if in_chans == 1 else tokens
-    if tokens % grid:
-        raise UserError(f"{where}: {tokens} positions, wanted a multiple of {grid}: see crop")
+    grid = grid_of(positions) if in_chans == 1 else len(positions)
+    if grid is None:
+        raise UserError(
+            f"{where}: {len(positions)} positions, wanted one square grid, repeated"
+        )
     if not knobs.channels:
         raise UserError(f"{where}: channels: missing key, wanted the names of its channels")
-    most = tokens // grid if in_chans == 1 else in_chans
+    most = len(positions) // grid if in_chans == 1 else in_chans
     if len(knobs.channels) > most or (in_chans > 1 and len(knobs.channels) != most):
         raise UserError(f"{where}: {len(knobs.channels)} channels are named, it has {most}")
     kind = "ca_mae" if in_chans == 1 else "mae"
@@ -92,3 +97,19 @@ def config_of(state: State, knobs: PrepareKnobs, where: Path) -> EncoderConfig:
         pooling="mean",
         license=knobs.license,
     )
+
+
+def grid_of(positions_LD: Tensor) -> int | None:
+    """Number of places of the square grid that a table of positions repeats, if it does.
+
+    Examples
+    --------
+    >>> grid = torch.arange(4.0)[:, None]
+    >>> grid_of(grid), grid_of(grid.repeat(3, 1)), grid_of(grid[:3])
+    (4, 4, None)
+    """
+    sides = range(1, math.isqrt(len(positions_LD)) + 1)
+    for grid in (side**2 for side in sides if len(positions_LD) % side**2 == 0):
+        if torch.equal(positions_LD[grid:], positions_LD[:-grid]):
+            return grid
+    return None

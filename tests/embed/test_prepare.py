@@ -123,6 +123,16 @@ def test_an_imported_folder_is_the_same_encoder(tmp_path):
     assert load_encoder(tmp_path / "e").config == again.config
 
 
+def test_an_imported_encoder_keeps_its_own_settings(tmp_path):
+    save_encoder(tmp_path / "e", prepare_encoder(knobs(crop=32)))
+    same = PrepareKnobs(kind="imported", channels=("a", "b"), crop=32)
+    assert prepare_encoder(same, tmp_path / "e").config.crop == 32
+    for key, other in (("channels", ("x", "y")), ("crop", 16), ("pooling", "mean")):
+        asked = PrepareKnobs(kind="imported", **{key: other})
+        with pytest.raises(UserError, match=rf"{key}: found .*, wanted its own"):
+            prepare_encoder(asked, tmp_path / "e")
+
+
 def test_pixel_statistics_see_raw_pixels():
     encoder = prepare_encoder(knobs(kind="pixels"))
     x = crops()

@@ -7,6 +7,7 @@ from torch import nn
 
 from phenopipe.embed.config import PrepareKnobs
 from phenopipe.embed.prepare import main, prepare_encoder
+from phenopipe.embed.weights import read_weights
 from phenopipe.encoders.folder import load_encoder
 from phenopipe.encoders.mae import sincos_positions
 from phenopipe.encoders.standardize import self_standardize
@@ -70,6 +71,24 @@ def test_a_channel_agnostic_one_takes_any_channels_up_to_its_own(tmp_path):
     for number, block in enumerate(backbone.blocks):
         x = block(x)
         assert torch.allclose(found[:, number], x[:, 1:].mean(1), atol=1e-5)
+
+
+def test_crop_and_channels_are_read_off_the_positions(tmp_path):
+    published(tmp_path / "there", in_chans=1, max_channels=3)
+    config = prepare_encoder(knobs(crop=64), tmp_path / "there").config
+    assert (config.crop, config.model_args["channels"]) == (16, 3)
+    with pytest.raises(UserError, match="crop: found 8, wanted its own 16"):
+        prepare_encoder(knobs(crop=8), tmp_path / "there")
+
+
+def test_positions_that_repeat_no_square_grid_are_refused(tmp_path):
+    published(tmp_path / "there", in_chans=1, max_channels=3)
+    file = tmp_path / "there" / "model.safetensors"
+    state = read_weights(file)
+    state["encoder.vit_backbone.pos_embed"][0, -1] += 1
+    torch.save({"state_dict": state}, file)
+    with pytest.raises(UserError, match="48 positions, wanted one square grid, repeated"):
+        prepare_encoder(knobs(), tmp_path / "there")
 
 
 def test_the_step_says_what_it_read_and_writes_a_folder_of_ours(tmp_path, capsys):
