@@ -120,7 +120,11 @@ class WorkflowConfig(BaseModel):
                 row.pop("tables", None)
                 where = f"screens.{names['screen']}.{part}.{experiment}"
                 return where, {**one.layout(self.data), **one.settings, **row}
-            case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
+            case (
+                ("embed", "prepare" | "profiles" | "random")
+                | ("pretrain", _)
+                | ("probe", "trim")
+            ):
                 return self._encoder_settings(names["encoder"])
             case "align", "fit" if "screen" in names:
                 # The frozen list is one for all screens; each has its own part of it.
@@ -244,7 +248,7 @@ def _entries(config: WorkflowConfig, stage: str, step: str) -> list[Names]:
                 if STEP_OF_SOURCE[one.source] == step
                 for experiment in (*config.experiments(name), *config.applied(name))
             ]
-        case ("embed", "prepare" | "random") | ("pretrain", _) | ("probe", "trim"):
+        case ("embed", "prepare" | "profiles" | "random") | ("pretrain", _) | ("probe", "trim"):
             return [
                 {"encoder": name}
                 for name, one in config.encoders.items()

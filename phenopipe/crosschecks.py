@@ -9,18 +9,27 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from phenopipe.entries import NAME, STEP_OF_KIND
+from phenopipe.entries import KEYS_OF_KIND, NAME, STEP_OF_KIND
 from phenopipe.errors import UserError
 
 if TYPE_CHECKING:
     from phenopipe.config import WorkflowConfig
 
 GROUPS = ("screens", "encoders", "manifests", "probes", "benchmarks")
+# Where the names are found that an encoder's keys give.
+SECTION_OF_KEY = {
+    "manifest": "manifests",
+    "screen": "screens",
+    "of": "encoders",
+    "task": "probes",
+    "initialize_from": "encoders",
+}
 
 
 def check_names(config: WorkflowConfig) -> None:
     """Refuse names that no folder can have, that nothing has, or that go in a circle."""
     _check_spelling(config)
+    _check_keys(config)
     for where, section, name in _references(config):
         known = getattr(config, section)
         if name not in known:
@@ -33,6 +42,8 @@ def check_uses(config: WorkflowConfig) -> None:
     """Refuse entries that do not fit each other, once the knobs of all are known."""
     _check_trimmed(config)
     _check_starts(config)
+    _check_sources(config)
+    _check_tests(config)
 
 
 def _check_spelling(config: WorkflowConfig) -> None:
@@ -49,22 +60,27 @@ def _check_spelling(config: WorkflowConfig) -> None:
                 )
 
 
+def _check_keys(config: WorkflowConfig) -> None:
+    """Refuse keys of an encoder that only another kind has."""
+    for name, encoder in config.encoders.items():
+        known = KEYS_OF_KIND.get(encoder.kind, ())
+        for key in ("weights", *SECTION_OF_KEY):
+            if key not in known and (value := getattr(encoder, key)) is not None:
+                wanted = f"one of {', '.join(known)}" if known else "none"
+                raise UserError(
+                    f"encoders.{name}.{key}: no key of kind {encoder.kind!r} (found {value!r}),"
+                    f" wanted {wanted}"
+                )
+
+
 def _references(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
     """List every name that an entry gives to another: key path, section, name."""
     for name, encoder in config.encoders.items():
-        needs = {
-            "mae": ("manifest",),
-            "ca_mae": ("manifest",),
-            "dino": ("manifest",),
-            "classifier": ("screen",),
-            "trimmed": ("of", "task"),
-        }
-        for key in needs.get(encoder.kind, ()):
-            section = {"manifest": "manifests", "screen": "screens", "of": "encoders"}
-            value = getattr(encoder, key) or (config.trim_by if key == "task" else "nothing")
-            yield f"encoders.{name}.{key}", section.get(key, "probes"), value
-        if encoder.initialize_from:
-            yield f"encoders.{name}.initialize_from", "encoders", encoder.initialize_from
+        default = {"weights": None, "initialize_from": None, "task": config.trim_by}
+        for key in KEYS_OF_KIND.get(encoder.kind, ()):
+            value = getattr(encoder, key) or default.get(key, "nothing")
+            if key in SECTION_OF_KEY and value:
+                yield f"encoders.{name}.{key}", SECTION_OF_KEY[key], value
     for name, manifest in config.manifests.items():
         for one in manifest.screens:
             yield f"manifests.{name}.screens", "screens", one
@@ -129,10 +145,6 @@ def _check_starts(config: WorkflowConfig) -> None:
         if not encoder.initialize_from:
             continue
         where = f"encoders.{name}.initialize_from"
-        if STEP_OF_KIND.get(encoder.kind, ("", ""))[0] != "pretrain":
-            raise UserError(
-                f"{where}: kind {encoder.kind!r} is not trained, wanted no such key"
-            )
         start = config.encoders[encoder.initialize_from]
         if start.kind in ("pixels", "profiles", "random"):
             raise UserError(f"{where}: kind {start.kind!r} has no weights to start from")
@@ -150,6 +162,61 @@ def _check_starts(config: WorkflowConfig) -> None:
                         f"{where}: {encoder.initialize_from} has {key} {theirs[key]!r},"
                         f" wanted {value!r} as here"
                     )
+
+
+def _uses(config: WorkflowConfig) -> Iterator[tuple[str, str, str]]:
+    """List every screen whose wells an encoder sees: key path, encoder, screen."""
+    for group, entries in (("probes", config.probes), ("benchmarks", config.benchmarks)):
+        for name, entry in entries.items():
+            yield from (
+                (f"{group}.{name}.encoders", one, entry.screen) for one in entry.encoders
+            )
+    for name, manifest in config.manifests.items():
+        for judge in manifest.judges:
+            yield from ((f"manifests.{name}.judges", judge, one) for one in manifest.screens)
+    for name, encoder in config.encoders.items():
+        if encoder.manifest:
+            for one in config.manifests[encoder.manifest].screens:
+                yield f"encoders.{name}.manifest", name, one
+        if encoder.screen:
+            yield f"encoders.{name}.screen", name, encoder.screen
+
+
+def _check_sources(config: WorkflowConfig) -> None:
+    """Refuse encoders of pixels where there are features alone, and the reverse."""
+    for where, name, screen in _uses(config):
+        kind, source = config.encoders[name].kind, config.screens[screen].source
+        if kind != "random" and (kind == "profiles") != (source == "profiles"):
+            wanted = (
+                "kind profiles or random" if source == "profiles" else "one that reads images"
+            )
+            raise UserError(
+                f"{where}: {name!r} of kind {kind} cannot read screen {screen!r} of source"
+                f" {source}, wanted {wanted}"
+            )
+
+
+def _check_tests(config: WorkflowConfig) -> None:
+    """Refuse tests of maps that need a table which their screen does not have."""
+    for name, one in config.benchmarks.items():
+        on_map = config.knobs("benchmark", "aggregate", benchmark=name)
+        recall = (
+            config.knobs("benchmark", "recall", benchmark=name)
+            if one.recall is not None
+            else None
+        )
+        needs = (
+            ("arms", "genes", one.arms is not None),
+            ("aggregate.arms_on", "genes", getattr(on_map, "arms_on", "") == "map"),
+            ("recall.keep", "genes", getattr(recall, "keep", "") == "expressed"),
+            ("compounds", "interactions", one.compounds is not None),
+        )
+        for key, table, is_needed in needs:
+            if is_needed and not config.screens[one.screen].knows(table):
+                raise UserError(
+                    f"benchmarks.{name}.{key}: screen {one.screen!r} has no table of {table},"
+                    f" wanted screens.{one.screen}.{table}"
+                )
 
 
 def _check_cycles(config: WorkflowConfig) -> None:

@@ -29,6 +29,7 @@ STEP_OF_SOURCE = {
     **dict.fromkeys(get_args(Source), "images"),
 }
 STEP_OF_KIND = {
+    "profiles": ("embed", "profiles"),
     "timm": ("embed", "prepare"),
     "imported": ("embed", "prepare"),
     "pixels": ("embed", "prepare"),
@@ -38,6 +39,13 @@ STEP_OF_KIND = {
     "dino": ("pretrain", "dino"),
     "classifier": ("pretrain", "classifier"),
     "trimmed": ("probe", "trim"),
+}
+# Keys beside knobs that an encoder of a kind may have.
+KEYS_OF_KIND = {
+    **dict.fromkeys(("timm", "imported"), ("weights",)),
+    **dict.fromkeys(("mae", "ca_mae", "dino"), ("manifest", "initialize_from")),
+    "classifier": ("screen", "initialize_from"),
+    "trimmed": ("of", "task"),
 }
 # Encoders that learned nothing from microscopy images.
 BASELINES = ("timm", "pixels", "profiles", "random")
@@ -102,6 +110,10 @@ class Screen(Entry):
         """What ``fetch`` says of a screen, and where its files go."""
         own = {key: value for key, value in self.fetch.items() if key != "checksums"}
         return {"folder": self.folder(data), **own}
+
+    def knows(self, table: str) -> bool:
+        """Whether there is a table of its ``genes`` or ``interactions``."""
+        return self.source == "simulated" or getattr(self, table) is not None
 
     @property
     def channels(self) -> list[str]:
@@ -204,7 +216,9 @@ class Benchmark(Strict):
     """Table of compounds and their classes, such as mechanisms of action."""
 
     @model_validator(mode="after")
-    def _labelled(self) -> "Benchmark":
+    def _supplied(self) -> "Benchmark":
+        if self.recall is not None and not self.pairs:
+            raise ValueError("recall without pairs, wanted a table of known relationships")
         if self.classes is not None and self.labels is None:
             raise ValueError("classes without labels, wanted a table of compounds and classes")
         return self
@@ -232,10 +246,9 @@ def refuse_unknown(kind: type[Knobs], settings: Settings, where: str) -> None:
     """Refuse settings that a step does not have."""
     for key, value in settings.items():
         if key not in kind.model_fields:
-            wanted = ", ".join(kind.model_fields)
-            raise UserError(
-                f"{where}.{key}: unknown key (found {value!r}), wanted one of {wanted}"
-            )
+            known = ", ".join(kind.model_fields)
+            wanted = f"one of {known}" if known else "none"
+            raise UserError(f"{where}.{key}: unknown key (found {value!r}), wanted {wanted}")
 
 
 def shared_settings(kind: type[Knobs], settings: Settings) -> Settings:

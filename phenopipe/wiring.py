@@ -114,7 +114,7 @@ class Wiring:
     def arms(self, benchmark: str, encoder: str) -> list[str]:
         """The arm offsets of a benchmark's screen, if its genes are known."""
         screen = self.config.benchmarks[benchmark].screen
-        known = self.has_genes(screen)
+        known = self.config.screens[screen].knows("genes")
         return [ALIGN.format(screen=screen, encoder=encoder) + "arms.parquet"] if known else []
 
     def labels(self, benchmark: str, **_: str) -> list[str]:
@@ -129,7 +129,8 @@ class Wiring:
     def known_genes(self, benchmark: str, **_: str) -> list[str]:
         """The table of genes of a benchmark's screen, if there is one."""
         screen = self.config.benchmarks[benchmark].screen
-        return [f"results/screen/{screen}/genes.parquet"] if self.has_genes(screen) else []
+        known = self.config.screens[screen].knows("genes")
+        return [f"results/screen/{screen}/genes.parquet"] if known else []
 
     def combined(self, benchmark: str, **_: str) -> list[str]:
         """The p-values that say which genes have a phenoprint, if recall asks for them."""
@@ -137,11 +138,6 @@ class Wiring:
         manifest = getattr(knobs, "manifest", None)
         path = PHENOPRINTS + "pvalues.parquet"
         return [path.format(manifest=manifest)] if manifest else []
-
-    def has_genes(self, screen: str) -> bool:
-        """Whether the chromosome arms of a screen's genes are known."""
-        one = self.config.screens[screen]
-        return one.source == "simulated" or one.genes is not None
 
     def groups(self, task: str, **_: str) -> list[str]:
         """The table of gene groups of a probe task."""
@@ -236,7 +232,7 @@ class Wiring:
         ]
         fetched = [n for n in runs["screens"] if config.screens[n["screen"]].fetch]
         with_judges = [n for n in runs["manifests"] if config.manifests[n["manifest"]].judges]
-        armed = [n for n in runs["benchmarks"] if self.has_genes(n["screen"])]
+        armed = [n for n in runs["benchmarks"] if config.screens[n["screen"]].knows("genes")]
         judged = runs["benchmarks"] + runs["probes"]
         with_folder = [
             {"encoder": name}

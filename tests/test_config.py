@@ -205,7 +205,7 @@ def test_a_cycle_of_starts_is_named():
             "wanted one of encoders",
         ),
         ({"kind": "mae", "manifest": "all", "initialize_from": "pixels"}, "has no weights"),
-        ({"kind": "pixels", "initialize_from": "mae"}, "kind 'pixels' is not trained"),
+        ({"kind": "pixels", "initialize_from": "mae"}, "no key of kind 'pixels'"),
         (
             {"kind": "mae", "manifest": "all", "depth": 7, "initialize_from": "mae"},
             "mae has depth 4, wanted 7 as here",

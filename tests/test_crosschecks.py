@@ -55,6 +55,73 @@ def test_a_manifest_holds_no_two_experiments_of_one_name():
 
 
 @pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"kind": "profiles", "typo": 3}, "typo: unknown key (found 3), wanted none"),
+        ({"kind": "mae", "manifest": "all", "weights": "w"}, "weights: no key of kind 'mae'"),
+        ({"kind": "timm", "manifest": "all"}, "manifest: no key of kind 'timm' (found 'all')"),
+        (
+            {"kind": "random", "of": "mae"},
+            "of: no key of kind 'random' (found 'mae'), wanted n",
+        ),
+        ({"kind": "classifier", "screen": "labelled", "task": "anax"}, "task: no key of kind"),
+        ({"kind": "trimmed", "of": "mae", "initialize_from": "mae"}, "initialize_from: no key"),
+    ],
+)
+def test_a_key_of_another_kind_of_encoder_is_refused(entry, told):
+    message = refused(changed(encoders={**DEMO["encoders"], "x": entry}))
+    assert message.startswith(f"encoders.x.{told}")
+
+
+LAB = {
+    "source": "profiles",
+    "experiments": {"e": {}},
+    "columns": {"plate": "p", "well": "w", "role": "r", "cell_type": {"constant": "U2OS"}},
+    "roles": {"negative_control": ["DMSO"]},
+}
+ENCODERS = {**DEMO["encoders"], "features": {"kind": "profiles"}}
+
+
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        ({"recall": {}}, "b: recall without pairs"),
+        ({"recall": {"nulls": []}}, "b.recall.nulls: Tuple should have at least 1 item"),
+        ({"recall": {"nulls": ["sampled"] * 2}}, "b.recall.nulls: 'sampled' is listed twice"),
+        ({"recall": {"thresholds": []}}, "b.recall.thresholds: Tuple should"),
+        ({"recall": {"null_seeds": []}}, "b.recall.null_seeds: Tuple should"),
+        ({"recall": {"null_seeds": [[-1, 2]]}}, "b.recall.null_seeds.0.0: Input should be gre"),
+        (
+            {"recall": {"keep": "expressed"}},
+            "b.recall.keep: screen 'lab' has no table of genes",
+        ),
+        ({"arms": {}}, "b.arms: screen 'lab' has no table of genes, wanted screens.lab.genes"),
+        ({"aggregate": {"arms_on": "map"}}, "b.aggregate.arms_on: screen 'lab' has no table"),
+        ({"compounds": {}}, "b.compounds: screen 'lab' has no table of interactions"),
+        ({"encoders": ["pixels"]}, "b.encoders: 'pixels' of kind pixels cannot read screen"),
+    ],
+)
+def test_a_benchmark_that_cannot_run_is_refused(test, told):
+    known = {} if told.startswith("b: recall without") else {"pairs": {"CORUM": "c.tsv"}}
+    one = {"screen": "lab", "encoders": ["features"], **known, **test}
+    config = changed(screens={"lab": LAB}, encoders=ENCODERS, benchmarks={"b": one})
+    assert refused(config).startswith(f"benchmarks.{told}")
+
+
+def test_encoders_of_features_and_of_pixels_stay_with_their_screens():
+    mae = {"kind": "mae", "manifest": "m"}
+    manifests = {"m": {"screens": ["lab"], "judges": ["features"]}}
+    base = changed(screens={"lab": LAB}, encoders=ENCODERS, manifests=manifests)
+    load_config(base)
+    told = refused({**base, "encoders": {**ENCODERS, "own": mae}})
+    assert told.startswith("encoders.own.manifest: 'own' of kind mae cannot read screen 'lab'")
+    probe = {**DEMO["probes"]["anax"], "encoders": ["features"]}
+    told = refused({**base, "probes": {**DEMO["probes"], "p": probe}})
+    assert told.startswith("probes.p.encoders: 'features' of kind profiles cannot read screen")
+    assert told.endswith("'simulated' of source simulated, wanted one that reads images")
+
+
+@pytest.mark.parametrize(
     ("key", "entry"),
     [
         ("manifests.m.screens", {"screens": ["simulated", "simulated"]}),

@@ -1,14 +1,15 @@
 """Knobs of the benchmark stage."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from phenopipe.knobs import Knobs
+from phenopipe.knobs import Knobs, Unique
 
 Role = Literal["negative_control", "positive_control", "empty", "perturbation"]
 Aggregation = Literal["spherical", "mean", "guide_then_gene"]
 Threshold = tuple[float, float]
+LegacySeed = Annotated[int, Field(ge=0, lt=2**32)]
 
 # numpy's legacy generator, seeded with these, drew the null of Celik et al. (2024): the
 # "3 random seeds" of Table 1.
@@ -54,13 +55,15 @@ class RecallKnobs(Knobs):
 
     sources: tuple[str, ...] = ()
     """Names of the pair files, in their order; file names when left out."""
-    thresholds: tuple[Threshold, ...] = ((0.05, 0.95), (0.1, 0.9))
+    thresholds: Unique[Threshold] = Field(((0.05, 0.95), (0.1, 0.9)), min_length=1)
     """Ranks in the null under and over which a pair counts as recalled."""
-    nulls: tuple[Literal["all_pairs", "sampled"], ...] = ("all_pairs", "sampled")
+    nulls: Unique[Literal["all_pairs", "sampled"]] = Field(
+        ("all_pairs", "sampled"), min_length=1
+    )
     """all_pairs: every pair of the map; sampled: 5,000 x 5,000 draws for each seed pair."""
-    null_seeds: tuple[tuple[int, int], ...] = PUBLISHED_SEEDS
+    null_seeds: Unique[tuple[LegacySeed, LegacySeed]] = Field(PUBLISHED_SEEDS, min_length=1)
     """Seed pairs of the sampled null."""
-    kinds: tuple[str, ...] = ("knockout", "sirna")
+    kinds: Unique[str] = Field(("knockout", "sirna"), min_length=1)
     """Rows of the map that enter: kinds of perturbation."""
     keep: Literal["all", "expressed", "phenoprint"] = "all"
     """Genes of the map that enter: all; those that the cells express, by the screen's table
@@ -145,7 +148,7 @@ class CompoundsKnobs(TreatedKnobs):
     genes_from: Literal["knockouts", "other_compounds"] = "knockouts"
     """What stands for a gene: its knockouts, or, in a screen without any, the other
     compounds known to act on it (never the compound that is asked about)."""
-    concentrations: tuple[float, ...] = ()
+    concentrations: Unique[float] = ()
     """Concentrations (micromolar) that enter; all when empty."""
     min_compounds: PositiveInt = 20
     """Concentrations with fewer compounds get no row of their own; they enter the max."""
