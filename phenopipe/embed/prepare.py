@@ -21,7 +21,13 @@ from phenopipe.embed.weights import (
     read_weights,
 )
 from phenopipe.encoders.base import Encoder, EncoderConfig
-from phenopipe.encoders.folder import build, create_timm, load_encoder, save_encoder
+from phenopipe.encoders.folder import (
+    build,
+    create_timm,
+    load_encoder,
+    save_encoder,
+    timm_pooling,
+)
 from phenopipe.errors import UserError
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.seeds import generator
@@ -120,14 +126,10 @@ def timm_config(knobs: PrepareKnobs) -> EncoderConfig:
     args: dict[str, Any] = {**knobs.model_args, "in_chans": len(knobs.channels)}
     with torch.device("meta"):
         model: Any = create_timm(knobs.architecture, args)
-    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
-        raise UserError(f"timm's {knobs.architecture} gives no intermediate blocks")
     vit = isinstance(model, VisionTransformer)
     if vit:
         patch = int(model.patch_embed.patch_size[0])
         args = {"img_size": knobs.crop - knobs.crop % patch, **args}
-        if knobs.pooling == "class" and not model.has_class_token:
-            raise UserError(f"timm's {knobs.architecture} has no class token, wanted mean")
     elif _takes_size(knobs, args):
         args = {"img_size": knobs.crop, **args}
     known = get_pretrained_cfg(knobs.tagged) if knobs.tagged else None
@@ -137,7 +139,7 @@ def timm_config(knobs: PrepareKnobs) -> EncoderConfig:
         channels=knobs.channels,
         crop=knobs.crop,
         model_args=args,
-        pooling=knobs.pooling if vit else "mean",
+        pooling=timm_pooling(knobs.architecture, args, knobs.pooling),
         normalization=knobs.normalization,
         license=knobs.license or (known.license if known else None),
     )

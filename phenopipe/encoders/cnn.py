@@ -9,7 +9,10 @@ from phenopipe.encoders.base import Encoder, EncoderConfig
 
 
 class StageEncoder(Encoder):
-    """Any timm model that gives intermediate maps: each stage averaged over the image."""
+    """Any timm model that gives intermediate maps: each stage averaged over the image.
+
+    Transformers of classes of their own (BEiT, EVA, DINOv3) have class tokens beside maps.
+    """
 
     def __init__(self, config: EncoderConfig, model: nn.Module) -> None:
         super().__init__(config)
@@ -22,14 +25,16 @@ class StageEncoder(Encoder):
         return [int(stage["num_chs"]) for stage in stages[: self.config.best_block]]
 
     def pooled_blocks(self, x_NCHW: Tensor) -> Iterator[Tensor]:
-        """Yield the average of each stage's map."""
+        """Yield the average of each stage's map, or its class token."""
         # N C H W stays the shape; channels lie next to each other in memory, which makes
         # depthwise convolutions half as fast again on processors.
-        maps = self.model.forward_intermediates(  # type: ignore[operator]
+        classes = self.config.pooling == "class"
+        stages = self.model.forward_intermediates(  # type: ignore[operator]
             x_NCHW.contiguous(memory_format=torch.channels_last),
             indices=list(range(len(self.block_dims))),
             stop_early=True,
             intermediates_only=True,
+            **({"return_prefix_tokens": True} if classes else {}),
         )
-        for stage in maps:
-            yield stage.mean(dim=(-2, -1))
+        for stage in stages:
+            yield stage[1][:, 0].clone() if classes else stage.mean(dim=(-2, -1))

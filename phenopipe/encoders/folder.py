@@ -6,6 +6,7 @@ opens every encoder but pixel statistics, without this package. Equal encoders g
 
 import json
 from dataclasses import asdict, fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from phenopipe.encoders.base import Encoder, EncoderConfig, Kind
+from phenopipe.encoders.base import Encoder, EncoderConfig, Kind, Pooling
 from phenopipe.encoders.card import model_card
 from phenopipe.encoders.channel_agnostic import build_channel_agnostic_encoder
 from phenopipe.encoders.cnn import StageEncoder
@@ -76,6 +77,28 @@ def timm_kind(architecture: str, model_args: dict[str, Any]) -> Kind:
     with torch.device("meta"):
         model = create_timm(architecture, model_args)
     return "vit" if isinstance(model, VisionTransformer) else "cnn"
+
+
+def timm_pooling(architecture: str, model_args: dict[str, Any], wanted: Pooling) -> Pooling:
+    """Tell how a timm model's blocks are pooled: as wanted, or by the mean where it is a CNN.
+
+    Raises
+    ------
+    UserError
+        If the model gives no intermediate blocks, or the class token is wanted and it has
+        none.
+    """
+    with torch.device("meta"):
+        model: Any = create_timm(architecture, model_args)
+    if not hasattr(model, "forward_intermediates") or not hasattr(model, "feature_info"):
+        raise UserError(f"timm's {architecture} gives no intermediate blocks")
+    if "return_prefix_tokens" not in signature(model.forward_intermediates).parameters:
+        return "mean"
+    # timm's classes tell it by one or the other.
+    has_class = getattr(model, "has_class_token", getattr(model, "cls_token", None) is not None)
+    if wanted == "class" and not has_class:
+        raise UserError(f"timm's {architecture} has no class token, wanted mean")
+    return wanted
 
 
 def trimmed(config: EncoderConfig, block: int, of: str) -> EncoderConfig:

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from phenopipe.encoders.attention import choose_attention
 from phenopipe.encoders.base import Encoder, EncoderConfig
-from phenopipe.encoders.folder import build, create_timm, save_encoder, timm_kind
+from phenopipe.encoders.folder import build, create_timm, save_encoder, timm_kind, timm_pooling
 from phenopipe.encoders.standardize import self_standardize
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.qc import passing_wells
@@ -148,14 +148,13 @@ def describe_encoder(
     knobs: ClassifierKnobs, channels: Sequence[str], args: dict[str, Any]
 ) -> EncoderConfig:
     """Return the configuration of the encoder behind a classifier, before any training."""
-    kind = timm_kind(knobs.architecture, args)
     return EncoderConfig(
-        kind=kind,
+        kind=timm_kind(knobs.architecture, args),
         architecture=knobs.architecture,
         channels=tuple(channels),
         crop=knobs.crop,
         model_args=args,
-        pooling=knobs.pooling if kind == "vit" else "mean",
+        pooling=timm_pooling(knobs.architecture, args, knobs.pooling),
         license=knobs.license,
     )
 

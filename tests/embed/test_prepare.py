@@ -110,6 +110,15 @@ def test_imagenet_weights_of_the_package_give_five_stages():
     assert not torch.allclose(blocks, untrained)
 
 
+def test_class_tokens_of_other_transformers_are_taken_and_missed():
+    token = {"architecture": "vit_small_patch16_dinov3", "model_args": TINY}
+    assert prepare_encoder(knobs(**token)).config.pooling == "class"
+    none = {"architecture": "vit_relpos_small_patch16_224", "model_args": TINY}
+    with pytest.raises(UserError, match="has no class token, wanted mean"):
+        prepare_encoder(knobs(**none))
+    assert prepare_encoder(knobs(**none, pooling="mean")).config.pooling == "mean"
+
+
 def test_an_absent_package_is_one_line():
     with pytest.raises(UserError, match="not installed"):
         prepare_encoder(knobs(package="no_such_weights"))

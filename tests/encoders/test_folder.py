@@ -19,6 +19,10 @@ CONFIGS = {
     "ca_mae": EncoderConfig("ca_mae", "ca_mae", CHANNELS, 16, {**MAE, "channels": 11}),
     "vit": EncoderConfig("vit", "vit_tiny_patch16_224", CHANNELS, 16, VIT, pooling="class"),
     "cnn": EncoderConfig("cnn", "tf_efficientnet_lite0", CHANNELS, 32, {"in_chans": 2}),
+    "dinov3": EncoderConfig(
+        *("cnn", "vit_small_patch16_dinov3", CHANNELS, 16, {**VIT, "num_heads": 3}),
+        pooling="class",
+    ),
     "pixels": EncoderConfig("pixels", "pixels", CHANNELS, 16, normalization="none"),
 }
 
@@ -77,9 +81,10 @@ def test_trimming_at_a_block_that_does_not_exist(tmp_path):
         load_encoder(tmp_path, trim=4)
 
 
-def test_blocks_of_a_vit_equal_timms_intermediates():
+@pytest.mark.parametrize("name", ["vit", "dinov3"])
+def test_class_tokens_of_all_blocks_equal_timms(name):
     torch.manual_seed(0)
-    encoder = build(CONFIGS["vit"]).eval()
+    encoder = build(CONFIGS[name]).eval()
     x = self_standardize(crops(encoder))
     with torch.no_grad():
         tokens = encoder.model.forward_intermediates(

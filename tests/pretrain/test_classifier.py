@@ -54,6 +54,12 @@ def test_any_timm_backbone_will_do(screen, tmp_path):
     assert (encoder.config.kind, encoder.config.pooling) == ("cnn", "mean")
 
 
+def test_a_class_token_that_is_not_there_is_missed_before_training(screen, tmp_path):
+    args = {**VIT, "class_token": False, "global_pool": "avg"}
+    with pytest.raises(UserError, match="has no class token, wanted mean"):
+        main(command(screen, tmp_path, model_args=args))
+
+
 def test_continued_training_gives_the_same_weights(screen, tmp_path):
     args = {**VIT, "drop_path_rate": 0.3, "proj_drop_rate": 0.1}
     main(command(screen, tmp_path / "whole", model_args=args))
