@@ -4,7 +4,7 @@ Shape suffixes: N, M rows of two samples, W wells, C controls, D features, K nul
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -91,6 +91,24 @@ def distances(x_ND: Floats, y_MD: Floats) -> NDArray[np.float64]:
     return np.sqrt(square_NM, out=square_NM)
 
 
+class Null(NamedTuple):
+    """Energy distances of random controls, and what a condition is held against with them.
+
+    Attributes
+    ----------
+    energy_K : float array of shape (n_draws,)
+        Of n random controls from all others.
+    rest_M : int array of shape (n_controls - n,)
+        A random choice of as many controls as each draw was held against.
+    own : float
+        Mean distance among these.
+    """
+
+    energy_K: NDArray[np.float64]
+    rest_M: NDArray[np.int64]
+    own: float
+
+
 class Controls:
     """Control wells, and the distances among them, computed once.
 
@@ -110,12 +128,27 @@ class Controls:
 
     def energy(self, x_ND: Floats) -> float:
         """Energy distance of a sample from the controls."""
-        x_ND = np.asarray(x_ND, dtype=np.float64) - self.center_D
-        across = distances(x_ND, self.x_CD).mean()
-        own = distances(x_ND, x_ND).mean()
-        return float(2 * across - own - self.total / len(self.x_CD) ** 2)
+        return self.judge(x_ND, None)[0]
 
-    def null(self, n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    def judge(self, x_ND: Floats, null: Null | None) -> tuple[float, float | None]:
+        """Energy distance of a sample from the controls, and the p-value in a null of its size.
+
+        Notes
+        -----
+        A V-statistic shrinks with both samples, so the p-value is that of the distance from
+        as many controls as each draw of the null was held against.
+        """
+        x_ND = np.asarray(x_ND, dtype=np.float64) - self.center_D
+        across_C = distances(x_ND, self.x_CD).mean(axis=0)
+        inside = float(distances(x_ND, x_ND).mean())
+        energy = float(2 * across_C.mean()) - inside - self.total / len(self.x_CD) ** 2
+        if null is None:
+            return energy, None
+        of_size = float(2 * across_C[null.rest_M].mean()) - inside - null.own
+        found = int((null.energy_K >= of_size).sum())
+        return energy, max(found, 1) / len(null.energy_K)
+
+    def null(self, n: int, draws: int, rng: np.random.Generator) -> Null:
         """Energy distance of random controls from all other controls.
 
         Parameters
@@ -129,7 +162,7 @@ class Controls:
 
         Returns
         -------
-        float array of shape (draws,)
+        Null
             Sums over the distances among controls, so that no distance is computed again.
         """
         n_controls = len(self.x_CD)
@@ -141,7 +174,9 @@ class Controls:
             across = float(self.sum_C[at_N].sum()) - inside
             outside = self.total - 2 * across - inside
             null_K[draw] = 2 * across / (n * rest) - inside / n**2 - outside / rest**2
-        return null_K
+        rest_M = rng.choice(n_controls, rest, replace=False, shuffle=False)
+        own = float(self.distance_CC[np.ix_(rest_M, rest_M)].mean())
+        return Null(null_K, rest_M, own)
 
 
 def magnitudes(treated: Treated | TreatedFiles, knobs: MagnitudeKnobs) -> pl.DataFrame:
@@ -159,7 +194,7 @@ def magnitudes(treated: Treated | TreatedFiles, knobs: MagnitudeKnobs) -> pl.Dat
     -------
     DataFrame
         The magnitudes format. The null of a condition with n wells is n controls against
-        the others: the V-statistic shrinks with n, so sizes must match.
+        the others; its p-value holds it against as many.
 
     Raises
     ------
@@ -183,24 +218,16 @@ def magnitudes(treated: Treated | TreatedFiles, knobs: MagnitudeKnobs) -> pl.Dat
     for portion in portions(listed, enough, keys, WELLS_A_PORTION):
         gathered = gather(loads, enters, listed, portion, keys)
         for row, x_ND in zip(portion.iter_rows(named=True), gathered, strict=True):
-            measured.append(row | _measure(controls, x_ND, nulls[row["n_wells"]]))
+            null = nulls[row["n_wells"]]
+            energy, p_value = controls.judge(x_ND, null)
+            mean = None if null is None else float(null.energy_K.mean())
+            measured.append(row | {"energy_distance": energy, "null": mean, "p_value": p_value})
     schema = {name: dtype for name, (dtype, _) in MAGNITUDES.columns.items()}
     columns = {name: [row.get(name) for row in measured] for name in schema}
     return pl.DataFrame(columns, schema=schema).sort(keys)
 
 
-def _measure(
-    controls: Controls, x_ND: Floats, null_K: NDArray[np.float64] | None
-) -> dict[str, float | None]:
-    """Energy distance of one condition, the mean of its null and the p-value."""
-    energy = controls.energy(x_ND)
-    if null_K is None:
-        return {"energy_distance": energy}
-    p_value = max(int((null_K >= energy).sum()), 1) / len(null_K)
-    return {"energy_distance": energy, "null": float(null_K.mean()), "p_value": p_value}
-
-
-def _null(controls: Controls, n: int, knobs: MagnitudeKnobs) -> NDArray[np.float64] | None:
+def _null(controls: Controls, n: int, knobs: MagnitudeKnobs) -> Null | None:
     """Draw the null for n wells; None where the controls are too few to be split."""
     if 2 * n > len(controls.x_CD):
         print(f"{len(controls.x_CD)} controls are too few for a null of {n} wells")
@@ -243,8 +270,8 @@ def summarize_magnitudes(table: pl.DataFrame, knobs: MagnitudeKnobs) -> list[dic
     list of mapping
         Metrics ``energy_distance`` (mean, interval by resampling conditions) and
         ``energy_distance_mad`` (median absolute deviation from the median, not scaled:
-        Table 3's "±"), ``energy_distance_null`` (mean of the nulls), and
-        ``share_below_0.01`` of the p-values.
+        Table 3's "±"); of the conditions with a null ``energy_distance_null`` (mean of the
+        nulls) and ``share_below_0.01`` of the p-values.
     """
     rng = generator(knobs.seed, "magnitude", "bootstrap")
     energy = table["energy_distance"].to_numpy()
@@ -255,9 +282,14 @@ def summarize_magnitudes(table: pl.DataFrame, knobs: MagnitudeKnobs) -> list[dic
         {"metric": "energy_distance", "value": energy.mean(), "low": low, "high": high},
         {"metric": "energy_distance_mad", "value": mad},
     ]
-    if table["null"].null_count() < table.height:
-        rows.append({"metric": "energy_distance_null", "value": table["null"].mean()})
-    rows.append({"metric": "share_below_0.01", "value": (table["p_value"] < 0.01).mean()})
+    judged = table.drop_nulls("p_value")
+    if judged.height:
+        small = (judged["p_value"] < 0.01).mean()
+        rows += [
+            {"metric": "energy_distance_null", "value": judged["null"].mean()}
+            | {"n": judged.height},
+            {"metric": "share_below_0.01", "value": small, "n": judged.height},
+        ]
     shared = {"source": knobs.level, "n": table.height, "seed": knobs.seed}
     return [{**shared, **row} for row in rows]
 

@@ -4,7 +4,14 @@ import pytest
 
 from phenopipe.benchmark import magnitude
 from phenopipe.benchmark.config import MagnitudeKnobs
-from phenopipe.benchmark.magnitude import Controls, distances, energy_distance, magnitudes, main
+from phenopipe.benchmark.magnitude import (
+    Controls,
+    distances,
+    energy_distance,
+    magnitudes,
+    main,
+    summarize_magnitudes,
+)
 from phenopipe.benchmark.treated import TreatedFiles, read_treated
 from phenopipe.errors import UserError
 from phenopipe.formats.benchmarks import MAGNITUDES
@@ -56,12 +63,41 @@ def test_golden_energy_distance_of_the_public_reference(shared):
 
 def test_null_is_controls_against_the_other_controls():
     x_CD = np.random.default_rng(2).normal(size=(12, 3))
-    null_K = Controls(x_CD).null(4, 20, np.random.default_rng(5))
+    null = Controls(x_CD).null(4, 20, np.random.default_rng(5))
     rng = np.random.default_rng(5)
-    for value in null_K:
+    for value in null.energy_K:
         at_N = rng.choice(12, 4, replace=False, shuffle=False)
         rest = np.setdiff1d(np.arange(12), at_N)
         assert value == pytest.approx(slow_energy(x_CD[at_N], x_CD[rest]), rel=1e-10)
+
+
+@pytest.mark.parametrize("m", [12, 24, 48])
+@pytest.mark.parametrize("share", [4, 2])
+def test_pvalues_without_an_effect_are_uniform_for_few_controls_too(m, share):
+    n, rng = m // share, np.random.default_rng(m)
+    p_R = []
+    for _ in range(300):
+        x_ND = rng.normal(size=(m + n, 8))
+        controls = Controls(x_ND[n:])
+        null = controls.null(n, 80, rng)
+        energy, p_value = controls.judge(x_ND[:n], null)
+        p_R.append(p_value)
+    assert energy == pytest.approx(slow_energy(x_ND[:n], x_ND[n:]), rel=1e-10)
+    held = slow_energy(x_ND[:n], x_ND[n:][null.rest_M])
+    assert p_value == max((null.energy_K >= held).sum(), 1) / 80
+    # Three standard errors of the mean of 300 uniform numbers.
+    assert np.mean(p_R) == pytest.approx(0.5, abs=0.05)
+    assert 0.02 < np.mean(np.array(p_R) <= 0.05) < 0.085
+
+
+def test_shares_count_the_conditions_that_were_judged(screen):
+    knobs = MagnitudeKnobs(level="gene", max_controls=12)
+    table = magnitudes(treated_of(*screen), MagnitudeKnobs(max_controls=12))
+    table = pl.concat([table, magnitudes(treated_of(*screen), knobs)], how="diagonal")
+    rows = {row["metric"]: row for row in summarize_magnitudes(table, knobs)}
+    assert table["p_value"].null_count() == 2
+    assert rows["energy_distance"]["n"] == 6
+    assert rows["energy_distance_null"]["n"] == rows["share_below_0.01"]["n"] == 4
 
 
 @pytest.fixture
