@@ -72,6 +72,11 @@ def aggregate_wells(
     DataFrame
         The map format, sorted by entity, kind and concentration.
 
+    Raises
+    ------
+    UserError
+        If no well has a perturbation to stand for.
+
     Notes
     -----
     Paper A.6 takes the spherical mean over all replicates of a perturbation. A knockout
@@ -80,10 +85,17 @@ def aggregate_wells(
     twice = aggregation == "guide_then_gene"
     keys = (*ENTITY, "perturbation") if twice else ENTITY
     means = Means(keys, unit=aggregation != "mean")
+    found: set[str] = set()
     for part in [treated] if isinstance(treated, Treated) else treated:
+        found |= set(part.wells["role"])
         wells, x_WD = _on_the_map(part, level)
         means.add(wells, x_WD)
     rows, x_GD = means.result()
+    if not rows.height:
+        raise UserError(
+            f"no well with a perturbation for the map, wanted roles {', '.join(ROLES)},"
+            f" found {sorted(found)}"
+        )
     if twice:
         rows, group_U = groups_of(rows, ENTITY)
         x_GD = group_means(x_GD, group_U, rows.height)
@@ -154,8 +166,8 @@ def nearest_neighbours(table: pl.DataFrame, k: int) -> pl.DataFrame:
     """
     unit_GD = unit_rows(table["embedding"].to_numpy(), table["entity"].to_list())
     n_rows = len(unit_GD)
-    near_k = min(k, n_rows - 1)
-    far_k = min(k, n_rows - 1 - near_k)
+    near_k = max(min(k, n_rows - 1), 0)
+    far_k = max(min(k, n_rows - 1 - near_k), 0)
     which_GK = np.empty((n_rows, near_k + far_k), dtype=np.int64)
     cosine_GK = np.empty((n_rows, near_k + far_k))
     for start in range(0, n_rows, 1024):

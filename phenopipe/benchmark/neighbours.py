@@ -90,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--map", nargs="*", type=Path, metavar="FILE", help=f"maps ({MAPS})")
     parser.add_argument("--nearest", type=int, default=10, help="rows at either end")
     asked = parser.parse_args(argv)
+    if asked.nearest < 0:
+        raise UserError(f"--nearest {asked.nearest}, wanted 0 or more")
     paths = asked.map or sorted(Path().glob(MAPS))
     if not paths:
         raise UserError(f"no map found at {MAPS}, wanted --map FILE")

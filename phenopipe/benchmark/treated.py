@@ -71,7 +71,8 @@ class TreatedFiles:
     Raises
     ------
     UserError
-        If there is no file, the files differ in width, or no well has the origin's role.
+        If there is no file, the files differ in width, no well has the origin's role, or
+        none the cell type or the background that is wanted.
     """
 
     def __init__(
@@ -87,8 +88,12 @@ class TreatedFiles:
         n_origin = n_wells = 0
         first: dict[Path, str] = {}
         self.paths_of: dict[str, list[Path]] = {}
+        offered: dict[str, set[str]] = {"cell_type": set(), "background": set()}
         for path in aligned:
-            one = self._chosen(path)
+            whole = single_treatments(*read_aligned(path), {})
+            for name, values in offered.items():
+                values |= {value or "none" for value in whole.wells[name].drop_nulls()}
+            one = self._chosen(whole)
             if total_D is None:
                 total_D = np.zeros(one.x_WD.shape[1])
             if one.x_WD.shape[1] != len(total_D):
@@ -106,6 +111,10 @@ class TreatedFiles:
                 self.paths_of.setdefault(name, []).append(path)
             known = (pl.col("role") == "perturbation") & pl.col("perturbation").is_not_null()
             layouts.append(one.wells.filter(known).select(LAYOUT).unique())
+        for name, values in offered.items():
+            wanted = getattr(knobs, name)
+            if wanted is not None and wanted not in values:
+                raise UserError(f"no well has {name} {wanted!r}, found {sorted(values)}")
         if total_D is None or not n_origin:
             raise UserError(f"no well of role {knobs.origin!r} among {n_wells}, wanted some")
         self.origin_D: NDArray[np.float32] = np.asarray(total_D / n_origin, dtype=np.float32)
@@ -125,7 +134,7 @@ class TreatedFiles:
 
     def read(self, path: Path) -> Treated:
         """Wells of one file, corrected for arms, with the origin at the controls."""
-        one = self._chosen(path)
+        one = self._chosen(single_treatments(*read_aligned(path), {}))
         x_WD = one.x_WD - self.origin_D
         if self.arms is not None:
             # Only a cut chromosome has the bias: an siRNA against the same gene does not.
@@ -140,9 +149,8 @@ class TreatedFiles:
         treated = together([self.read(path) for path in paths])
         return treated.take(treated.wells["experiment"].is_in(list(experiments)))
 
-    def _chosen(self, path: Path) -> Treated:
+    def _chosen(self, treated: Treated) -> Treated:
         """Wells of one file that enter, as aligned."""
-        treated = single_treatments(*read_aligned(path), {})
         cell_type, background = self.knobs.cell_type, self.knobs.background
         if cell_type is not None:
             treated = treated.take(treated.wells["cell_type"] == cell_type)

@@ -83,6 +83,17 @@ def test_map_has_a_row_a_gene_and_a_row_a_dose(screen):
     assert table["embedding"].to_numpy()[0] == pytest.approx(spherical_mean(x_ND), abs=1e-6)
 
 
+def test_controls_alone_make_no_map():
+    wells = treated_of(wells_of([[]] * 3), np.ones((3, 4)))
+    with pytest.raises(UserError, match=r"no well with a perturbation.*\['negative_control'\]"):
+        aggregate_wells(wells)
+
+
+def test_empty_map_has_no_neighbours():
+    empty = MAP.empty().with_columns(embedding=pl.Series([], dtype=pl.Array(pl.Float32, 4)))
+    assert nearest_neighbours(empty, 3).is_empty()
+
+
 def test_plain_mean_and_guide_then_gene_are_what_they_say(screen):
     is_A = (screen.wells["gene"] == "A").fill_null(False)
     x_ND, guide_N = screen.x_WD[is_A.to_numpy()], screen.wells.filter(is_A)["guide"]

@@ -52,5 +52,7 @@ def test_command_reads_the_maps_of_a_run(tmp_path, table, capsys, monkeypatch):
     assert lines[1] == "TP53 (knockout)"
     assert lines[2] == "  nearest  +0.994  ATM (knockout)"
     assert lines[3] == "  opposed  -1.000  drug (compound at 1 µM)"
+    with pytest.raises(UserError, match="--nearest -3, wanted 0 or more"):
+        main(["--gene", "TP53", "--nearest", "-3"])
     with pytest.raises(UserError, match="no such file"):
         main(["--gene", "TP53", "--map", str(tmp_path / "absent.parquet")])

@@ -59,6 +59,13 @@ def test_filter_by_background_keeps_controls(tmp_path):
     assert "e1/p1/0001" not in without.wells["well_id"]
 
 
+def test_cell_type_or_background_that_no_well_has_is_told_with_what_there_is(files):
+    with pytest.raises(UserError, match=r"cell_type 'HUVECS', found \['HUVEC', 'RPE'\]"):
+        read_treated(files, None, TreatedKnobs(cell_type="HUVECS"))
+    with pytest.raises(UserError, match=r"background 'TNFa', found \['none'\]"):
+        read_treated(files, None, TreatedKnobs(background="TNFa"))
+
+
 def test_arm_offsets_are_taken_off_corrected_genes_only(files):
     before = read_treated(files, None, TreatedKnobs())
     offset = np.arange(8, dtype=np.float32).reshape(2, 4)
