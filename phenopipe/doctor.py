@@ -174,7 +174,9 @@ def look(checks: Sequence[Callable[[], Iterator[Finding]]]) -> bool:
 def main(argv: Sequence[str] | None = None) -> None:
     """Look at everything; the exit code is 1 if something is not well."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--slurm", action="store_true", help="look at the cluster too")
     parser.add_argument("--needs", type=float, default=10.0, metavar="GB", help="disk wanted")

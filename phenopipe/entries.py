@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from phenopipe.errors import UserError
@@ -277,5 +278,14 @@ def _read_sheet(path: Path) -> Mapping[str, Settings]:
     sheet = read_any(path)
     if "experiment" not in sheet.columns:
         raise UserError(f"{path}: no column 'experiment', wanted in a sheet of experiments")
-    rows = {str(row.pop("experiment")): row for row in sheet.to_dicts()}
-    return {name: {k: v for k, v in row.items() if v is not None} for name, row in rows.items()}
+    words = sheet.with_columns(pl.col("experiment").cast(pl.String))
+    stripped = words.with_columns(pl.col(pl.String).str.strip_chars())
+    rows: dict[str, Settings] = {}
+    for at, row in enumerate(stripped.iter_rows(named=True), 1):
+        name = row.pop("experiment")
+        if not name:
+            raise UserError(f"{path}, row {at}: no experiment, wanted its name")
+        if name in rows:
+            raise UserError(f"{path}, row {at}: experiment {name!r} again, wanted it once")
+        rows[name] = {key: value for key, value in row.items() if value not in (None, "")}
+    return rows

@@ -160,7 +160,7 @@ def _say(lines: Iterable[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write or check a configuration."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("table", type=Path, help="CSV, TSV or parquet")
     parser.add_argument("--output", type=Path, default=Path("mine.yaml"))
     parser.add_argument("--screen", default="mine", help="name of the screen")

@@ -130,7 +130,10 @@ def parse_step(
     """
     # @FILE stands for its lines: thousands of inputs are longer than a command may be.
     parser = _Parser(
-        description=doc, argument_default=argparse.SUPPRESS, fromfile_prefix_chars="@"
+        description=doc,
+        argument_default=argparse.SUPPRESS,
+        fromfile_prefix_chars="@",
+        allow_abbrev=False,
     )
     for spec in (*inputs, *outputs):
         _add_file(parser, spec)

@@ -129,7 +129,9 @@ def _made(run: Run, path: Path) -> tuple[str, Job]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the tree, or the differences."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, help="a file or store under results/")
     parser.add_argument("--against", type=Path, help="the same result of another run")

@@ -116,6 +116,14 @@ def test_every_knob_is_documented(knobs):
         assert field.description, name
 
 
+def test_no_command_takes_a_flag_that_is_cut_short():
+    parsers = ("ArgumentParser", "_Parser")
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(parsers):
+                assert "allow_abbrev=False" in map(ast.unparse, node.keywords), path
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))
 def test_files_and_functions_stay_small(path):
     lines = path.read_text().count("\n")

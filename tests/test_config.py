@@ -314,6 +314,26 @@ def test_a_sheet_serves_as_experiments(tmp_path):
     assert config.knobs("screen", "simulate", screen="s", experiment="e2").layout == "B"
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (["e1", "e2", " e1"], "row 3: experiment 'e1' again, wanted it once"),
+        (["e1", '" "'], "row 2: no experiment, wanted its name"),
+        (["e1", '""'], "row 2: no experiment, wanted its name"),
+    ],
+)
+def test_a_sheet_names_every_experiment_once(tmp_path, rows, told):
+    lines = ["experiment,layout", *(f"{row}, A " for row in rows)]
+    sheet = tmp_path / "sheet.csv"
+    lab = {"source": "simulated", "experiments": str(sheet)}
+    sheet.write_text("\n".join(lines))
+    assert refused({"screens": {"lab": lab}}) == f"{sheet}, {told}"
+    last = tmp_path / "last.csv"
+    last.write_text("\n".join([lines[0], lines[-1].replace(rows[-1], " e3 ")]))
+    config = load_config({"screens": {"lab": {**lab, "experiments": str(last)}}})
+    assert config.experiments("lab") == {"e3": {"layout": "A"}}
+
+
 def test_a_screen_goes_on_without_an_experiment_and_the_page_says_so(tmp_path):
     (tmp_path / "sheet.csv").write_text("experiment\nfirst\nsecond\n")
     lab = {"source": "simulated", "experiments": "sheet.csv", "without": ["second"]}

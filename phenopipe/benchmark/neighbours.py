@@ -85,7 +85,7 @@ def _label(entity: str, kind: str, concentration: object) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the neighbours of one gene or compound."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--gene", required=True, metavar="NAME", help="gene or compound")
     parser.add_argument("--map", nargs="*", type=Path, metavar="FILE", help=f"maps ({MAPS})")
     parser.add_argument("--nearest", type=int, default=10, help="rows at either end")

@@ -100,7 +100,9 @@ def fetch_weights(
 def main(argv: Sequence[str] | None = None) -> None:
     """Fetch the models of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("model", nargs="+", help="NAME.TAG of timm, or a preset")
     parser.add_argument("--folder", type=Path, default=Path("weights"), help="(weights)")

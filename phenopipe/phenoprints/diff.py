@@ -219,7 +219,9 @@ def _p_values(one: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare the two folders of the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("a", type=Path, metavar="A", help="folder of a manifest")
     parser.add_argument("b", type=Path, metavar="B", help="folder of another")

@@ -219,7 +219,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         return math.ceil(positive(text))
 
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--config", type=Path, required=True, metavar="FILE", help="workflow configuration")

@@ -87,7 +87,8 @@ def experiment_defects(
     placed = images.join(
         wells.select("well_id", "plate"), on="well_id", how="left", maintain_order="left"
     )
-    lost_wells = pl.lit(bool(images.height)) & ~pl.col("well_id").is_in(
+    # A screen of profiles has no images, so no well lacks its own.
+    lost_wells = pl.lit(found.n["image"] > 0) & ~pl.col("well_id").is_in(
         images["well_id"].implode()
     )
     controls = wells.group_by("plate").agg(
@@ -203,9 +204,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv=argv,
     )
 
+    if not files.wells or len(files.wells) != len(files.images):
+        raise UserError(
+            f"{files.screen}: {len(files.wells)} tables of wells and {len(files.images)} of"
+            " images, wanted both of every experiment"
+        )
+
     def experiments() -> Iterator[Tables]:
-        for wells, images in zip(files.wells, files.images, strict=True):
-            yield read_wells(wells), read_images(images)
+        for path, images in zip(files.wells, files.images, strict=True):
+            wells = read_wells(path)
+            if wells.is_empty():
+                raise UserError(f"{path}: no well, wanted at least one")
+            yield wells, read_images(images)
 
     defects, shares = check_screen(experiments, knobs)
     for row in (

@@ -89,7 +89,9 @@ def entry(folder: Path, source: str, sheet: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("path", type=Path, help="folder of a screen, or a table")
     parser.add_argument("--by", help="column of the table that names the experiment")

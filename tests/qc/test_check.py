@@ -103,6 +103,15 @@ def test_a_screen_of_profiles_lacks_no_images(experiment):
     assert found(tables)[0].is_empty()
 
 
+def test_an_experiment_without_any_image_is_told_where_others_have_some(experiment):
+    wells = experiment("e1")[0]
+    defects, shares = found([(wells, IMAGES.empty()), experiment("e2")])
+    assert defects.select("experiment", "defect", "n").rows() == [
+        ("e1", "well_without_image", N)
+    ]
+    assert shares["well"] == 1 / 2
+
+
 def test_a_well_is_counted_once_in_a_screen(experiment):
     wells, images = experiment("e1")
     twice = wells.with_columns(where("column", [3], 4).cast(pl.Int32))
@@ -127,7 +136,9 @@ def test_plates_without_controls_and_experiments_without_pair_are_told(experimen
         well_id="e3" + pl.col("well_id"),
         plate=pl.lit("1"),
     )
-    defects, shares = found([(split, images), experiment("e2"), (other, IMAGES.empty())])
+    own = {name: "e3" + pl.col(name) for name in ("well_id", "image_id")}
+    others = images.with_columns(**own, uri=pl.lit(None, pl.String))
+    defects, shares = found([(split, images), experiment("e2"), (other, others)])
     rows = defects.select("experiment", "plate", "defect", "n", "n_checked").rows()
     assert rows == [
         ("e1", "2", "plate_without_controls", 1, 1),
@@ -184,6 +195,17 @@ def test_every_kind_of_defect_says_how_to_mend_it(experiment):
     items = experiment_defects(wells, images, survey([(wells, images)]), CheckKnobs())
     assert items["defect"].to_list() == ["experiment_without_pair"]
     assert all(mend for _, mend in MEND.values())
+
+
+def test_tables_that_are_absent_or_empty_are_told_in_one_line(experiment, tmp_path):
+    argv = [f"--defects={tmp_path / 'defects.parquet'}", "--screen=made-up"]
+    with pytest.raises(UserError, match="made-up: 0 tables of wells and 0 of images"):
+        main(argv)
+    wells, images = experiment("e1")
+    write_wells(tmp_path / "w", wells.clear(), {})
+    write_images(tmp_path / "i", images.clear(), {})
+    with pytest.raises(UserError, match="w: no well, wanted at least one"):
+        main([*argv, "--wells", str(tmp_path / "w"), "--images", str(tmp_path / "i")])
 
 
 def test_the_command_keeps_the_table_of_a_refused_screen(experiment, tmp_path):
