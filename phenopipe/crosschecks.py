@@ -44,6 +44,7 @@ def check_uses(config: WorkflowConfig) -> None:
     _check_starts(config)
     _check_sources(config)
     _check_tests(config)
+    _check_probes(config)
 
 
 def _check_spelling(config: WorkflowConfig) -> None:
@@ -217,6 +218,22 @@ def _check_tests(config: WorkflowConfig) -> None:
                     f"benchmarks.{name}.{key}: screen {one.screen!r} has no table of {table},"
                     f" wanted screens.{one.screen}.{table}"
                 )
+
+
+def _check_probes(config: WorkflowConfig) -> None:
+    """Refuse probes that lack an experiment on either side, or the groups of their genes."""
+    for name, one in config.probes.items():
+        knobs = config.knobs("probe", "blocks", task=name)
+        known = list(config.experiments(one.screen))
+        for side in ("train", "test"):
+            named = getattr(knobs, side)
+            if not named or set(named) - set(known):
+                raise UserError(
+                    f"probes.{name}.{side}: found {list(named)}, wanted experiments of screen"
+                    f" {one.screen!r}: {known}"
+                )
+        if getattr(knobs, "label", "") == "group" and one.groups is None:
+            raise UserError(f"probes.{name}.groups: missing key, wanted by label 'group'")
 
 
 def _check_cycles(config: WorkflowConfig) -> None:

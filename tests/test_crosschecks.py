@@ -108,6 +108,22 @@ def test_a_benchmark_that_cannot_run_is_refused(test, told):
     assert refused(config).startswith(f"benchmarks.{told}")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"train": []}, "train: found [], wanted experiments of screen 'simulated': ['huvec-1"),
+        ({"test": ["huvec-3", "zz"]}, "test: found ['huvec-3', 'zz'], wanted experiments"),
+        (
+            {"groups": None},
+            "groups: missing key, wanted by label 'group'",
+        ),
+    ],
+)
+def test_a_probe_that_cannot_run_is_refused(change, told):
+    probe = {**DEMO["probes"]["anax"], **change}
+    assert refused(changed(probes={"anax": probe})).startswith(f"probes.anax.{told}")
+
+
 def test_encoders_of_features_and_of_pixels_stay_with_their_screens():
     mae = {"kind": "mae", "manifest": "m"}
     manifests = {"m": {"screens": ["lab"], "judges": ["features"]}}
