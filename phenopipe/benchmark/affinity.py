@@ -117,7 +117,7 @@ def _against_compounds(
     the asked compound out is a subtraction: u·(S - u) = u·S - 1 and
     |S - u|² = |S|² - 2 u·S + 1.
     """
-    active = truth.filter(pl.col("nM_value").fill_null(0.0) <= ACTIVE_NM)
+    active = truth.filter(pl.col("nM_value").fill_nan(None).fill_null(0.0) <= ACTIVE_NM)
     active = active.filter(pl.col("treatment").is_in(compounds)).drop_nulls("gene_symbol")
     genes = sorted(active["gene_symbol"].unique())
     acts_CG = np.zeros((len(compounds), len(genes)))

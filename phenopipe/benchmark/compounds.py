@@ -82,7 +82,7 @@ def compound_gene_average_precision(
     Raises
     ------
     UserError
-        If a compound or gene is doubled.
+        If a compound or gene is doubled, or an affinity is not above 0.
 
     Notes
     -----
@@ -120,7 +120,13 @@ def ask(
         if len(set(names)) < len(names):
             doubled = next(n for n in names if list(names).count(n) > 1)
             raise UserError(f"{what} {doubled} occurs twice, wanted distinct names")
-    strongest = truth.group_by("treatment", "gene_symbol").agg(pl.col("nM_value").min())
+    measured = truth.with_columns(pl.col("nM_value").fill_nan(None))
+    columns = ("treatment", "gene_symbol", "nM_value")
+    for compound, gene, affinity in (
+        measured.filter(pl.col("nM_value") <= 0).select(columns).rows()
+    ):
+        raise UserError(f"{compound} and {gene}: {affinity:g} nM, wanted more than 0")
+    strongest = measured.group_by("treatment", "gene_symbol").agg(pl.col("nM_value").min())
     # Without a measured affinity a known interaction counts as active.
     strongest = strongest.with_columns(pl.col("nM_value").fill_null(0.0))
     asked = set(truth["gene_symbol"].drop_nulls())

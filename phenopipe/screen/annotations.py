@@ -43,12 +43,14 @@ def read_genes(path: Path | None, columns: GeneColumns) -> pl.DataFrame:
 def read_interactions(path: Path | None, columns: InteractionColumns) -> pl.DataFrame:
     """Give the interactions format of a user's table, each pair once; empty without a table.
 
-    Rows without a gene are left out. Of several potencies of one pair the median stands.
+    Rows without a gene are left out, and those without a number for a potency (``>10000``),
+    which are counted. Of several potencies of one pair the strongest stands: a gene is a
+    target if any assay finds it so.
 
     Raises
     ------
     UserError
-        If a column is absent, or a row has a gene and no potency.
+        If a column is absent, a potency is not above 0, or no row with a potency is left.
 
     Examples
     --------
@@ -69,18 +71,26 @@ def read_interactions(path: Path | None, columns: InteractionColumns) -> pl.Data
         {
             "treatment": text(rows, columns.treatment, key="interaction_columns.treatment"),
             "gene_symbol": text(rows, columns.gene, key="interaction_columns.gene"),
-            "nM_value": number(rows, columns.potency, key="interaction_columns.potency"),
+            "nM_value": text(rows, columns.potency, key="interaction_columns.potency")
+            .cast(pl.Float64, strict=False)
+            .fill_nan(None),
         }
     )
-    blank = listed["gene_symbol"].is_not_null() & listed["nM_value"].is_null()
-    if blank.any():
+    wrong = listed.select((pl.col("nM_value") <= 0).fill_null(value=False)).to_series()
+    if wrong.any():
+        at = wrong.arg_max() or 0
         raise UserError(
-            f"{place(rows, blank.arg_max() or 0)}: no potency, wanted a number in nM"
+            f"{place(rows, at)}: potency {listed['nM_value'][at]:g}, wanted more than 0 nM"
         )
-    named = listed.drop_nulls()
+    with_gene = listed.drop_nulls(["treatment", "gene_symbol"])
+    named = with_gene.drop_nulls()
+    if lost := with_gene.height - named.height:
+        print(f"{path}: {lost} of {with_gene.height} rows without a potency in nM, left out")
+        if not named.height:
+            raise UserError(f"{path}: no potency in nM (interaction_columns.potency)")
     if columns.separator is not None:
         split = pl.col("gene_symbol").str.split(columns.separator)
         named = named.with_columns(split).explode("gene_symbol")
     trimmed = named.with_columns(pl.col("gene_symbol").str.strip_chars())
     pairs = trimmed.filter(pl.col("gene_symbol") != "").group_by("treatment", "gene_symbol")
-    return pairs.agg(pl.col("nM_value").median()).sort("treatment", "gene_symbol")
+    return pairs.agg(pl.col("nM_value").min()).sort("treatment", "gene_symbol")

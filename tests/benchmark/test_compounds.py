@@ -64,6 +64,18 @@ def test_items_without_a_score_are_not_ranked():
     assert np.isnan(found_K[1])
 
 
+def test_an_affinity_that_is_not_a_number_is_one_that_was_not_measured():
+    similarity_CG = np.random.default_rng(1).random((1, 40))
+
+    def scored(affinity):
+        truth = truth_of(*NAMED, ("a", "G00", affinity))
+        return compound_gene_average_precision(similarity_CG, ["a"], GENES, truth, seed=0)
+
+    assert scored(float("nan")).equals(scored(None)) and scored(None).height == 1
+    with pytest.raises(UserError, match="a and G00: -5 nM, wanted more than 0"):
+        scored(-5.0)
+
+
 def test_equals_the_slow_form_of_the_benchmark():
     rng = np.random.default_rng(0)
     similarity_CG = rng.random((3, 40))
