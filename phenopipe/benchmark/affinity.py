@@ -9,11 +9,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from phenopipe.benchmark.aggregate import GENETIC
 from phenopipe.benchmark.config import CompoundsKnobs
 from phenopipe.benchmark.treated import unit_rows
 from phenopipe.errors import UserError
 
+# What a compound that blocks a gene's product looks like.
+SILENCING = ("knockout", "sirna")
 # Nanomolar: a compound acts on the genes that it binds at least this tightly.
 ACTIVE_NM = 1_000.0
 
@@ -91,7 +92,7 @@ def compound_gene_similarities(
 def _against_knockouts(
     unit_RD: NDArray[np.float64], table: pl.DataFrame
 ) -> tuple[list[str], NDArray[np.float64]]:
-    knockouts = table.filter(pl.col("kind").is_in(GENETIC))
+    knockouts = table.filter(pl.col("kind").is_in(SILENCING))
     if not knockouts.height:
         raise UserError(
             "no knockouts among the wells, wanted some (or genes_from: other_compounds)"

@@ -18,9 +18,9 @@ from phenopipe.formats.arms import ARMS
 from phenopipe.formats.genes import GENES
 from phenopipe.formats.maps import MAP, NEIGHBOURS
 from phenopipe.formats.tables import read_table, write_table
+from phenopipe.formats.wells import GENE_KINDS
 from phenopipe.knobs import parse_step, run_step
 
-GENETIC = ("knockout", "sirna")
 # Controls mark the origin; positive controls are on the map like any perturbation.
 ROLES = ("perturbation", "positive_control")
 ENTITY = ("entity", "kind", "concentration_um")
@@ -65,7 +65,7 @@ def aggregate_wells(
     aggregation : {"spherical", "mean", "guide_then_gene"}
         How wells become one embedding.
     level : {"gene", "guide"}
-        What a row is for knockouts and siRNA.
+        What a row is for knockouts, siRNA and overexpression.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def _on_the_map(treated: Treated, level: str) -> tuple[pl.DataFrame, Floats]:
     name = pl.col("perturbation")
     if level == "gene":
         name = (
-            pl.when(pl.col("kind").is_in(GENETIC))
+            pl.when(pl.col("kind").is_in(GENE_KINDS))
             .then(pl.coalesce("gene", "perturbation"))
             .otherwise(name)
         )

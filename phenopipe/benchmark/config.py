@@ -38,7 +38,8 @@ class AggregateKnobs(TreatedKnobs):
     """spherical: mean of unit vectors over all wells (paper); mean: plain mean, as the
     public reference has it; guide_then_gene: spherical mean of each guide, then of these."""
     level: Literal["gene", "guide"] = "gene"
-    """One row a gene (knockouts, siRNA), or one a guide; compounds have one a dose."""
+    """One row a gene (knockouts, siRNA, overexpression, each its own), or one a guide;
+    compounds have one a dose."""
     arms_on: Literal["wells", "map"] = "wells"
     """What is corrected for chromosome arms: wells, before all else (paper), or the finished
     map, as the public reference has it."""

@@ -18,7 +18,7 @@ class PvaluesKnobs(Knobs):
     replicates lie, well by well: at fixed addresses, as in RxRx3, a condition that does nothing
     is called for its position about half as often (benchmarks/calibration.py)."""
     levels: Unique[Literal["condition", "gene"]] = Field(("condition", "gene"), min_length=1)
-    """What gets a p-value: each condition; each gene, from all its guides or siRNAs."""
+    """What gets a p-value: each condition; each gene, from all guides, siRNAs or constructs."""
     controls_in_pool: bool = False
     """Whether null sets may hold controls and empty wells, too."""
     min_labels: int = Field(default=10, ge=2)

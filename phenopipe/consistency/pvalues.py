@@ -18,13 +18,12 @@ from phenopipe.errors import UserError
 from phenopipe.formats.aligned import read_aligned
 from phenopipe.formats.pvalues import PVALUES
 from phenopipe.formats.tables import write_table
-from phenopipe.formats.wells import conditions, with_map_type
+from phenopipe.formats.wells import GENE_KINDS, conditions, with_map_type
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.seeds import generator
 
 TESTED_ROLES = ("perturbation", "positive_control")
 UNTREATED_ROLES = ("negative_control", "empty")
-GENE_KINDS = ("knockout", "sirna")
 # What a level tests, and so what a label stands for within one kind of perturbation.
 NAMED_BY = {"condition": ("perturbation", "concentration_um"), "gene": ("gene",)}
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from phenopipe.errors import UserError
 from phenopipe.formats.applied import Applied, Mask
 from phenopipe.formats.tables import Stamp, read_json, write_json
-from phenopipe.formats.wells import ROLES
+from phenopipe.formats.wells import GENE_KINDS, ROLES
 
-GENETIC_KINDS = ("knockout", "sirna")
 COUNTED = ("images", "wells", "conditions", "genes", "compounds")
 
 
@@ -31,7 +30,7 @@ class Census:
             applied.targets[name] for name in ("kind", "perturbation", "gene")
         )
         of_condition_T, _ = applied.conditions
-        genetic = kind.is_in(GENETIC_KINDS)
+        genetic = kind.is_in(GENE_KINDS)
         self._numbers = {
             "conditions": of_condition_T.astype(np.int64),
             "genes": _numbered(gene, genetic & gene.is_not_null()),

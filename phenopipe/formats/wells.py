@@ -13,6 +13,8 @@ from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
 
 ROLES = ("negative_control", "positive_control", "empty", "perturbation")
 KINDS = ("knockout", "sirna", "overexpression", "compound", "soluble_factor")
+# Kinds that act on a gene: several guides or constructs of one are judged together, too.
+GENE_KINDS = ("knockout", "sirna", "overexpression")
 # The kind that makes a background where something else is applied to the same well.
 BACKGROUND_KIND = "soluble_factor"
 METADATA = "Metadata_"

@@ -94,6 +94,14 @@ def test_empty_map_has_no_neighbours():
     assert nearest_neighbours(empty, 3).is_empty()
 
 
+def test_constructs_of_an_overexpressed_gene_make_one_row_beside_its_knockout(screen):
+    constructs = [[treatment(f"A_orf_{at}", "overexpression", gene="A")] for at in (1, 2)]
+    wells = wells_of([*knockouts(["A"]), *constructs])
+    table = aggregate_wells(treated_of(wells, np.random.default_rng(2).normal(size=(6, 4))))
+    found = table.select("entity", "kind", "n_wells").rows()
+    assert found == [("A", "knockout", 4), ("A", "overexpression", 2)]
+
+
 def test_plain_mean_and_guide_then_gene_are_what_they_say(screen):
     is_A = (screen.wells["gene"] == "A").fill_null(False)
     x_ND, guide_N = screen.x_WD[is_A.to_numpy()], screen.wells.filter(is_A)["guide"]

@@ -44,6 +44,14 @@ def test_conditions_and_genes_are_tested_within_their_map_type(one_experiment):
         np.testing.assert_allclose(part["q_value"], false_discovery_control(part["p_value"]))
 
 
+def test_overexpressed_genes_are_tested_from_all_their_constructs(one_experiment):
+    kind = pl.element().struct.with_fields(kind=pl.lit("overexpression"))
+    orf = one_experiment.with_columns(pl.col("treatments").list.eval(kind))
+    found = experiment_pvalues(orf, embed(orf), KNOBS).filter(level="gene")
+    assert found.select("kind", "n_replicates").unique().rows() == [("overexpression", 6)]
+    assert found["gene"].n_unique() == 30
+
+
 def test_only_single_perturbations_count(one_experiment):
     pair = [treatment("G1_guide_1", gene="G1"), treatment("G2_guide_1", gene="G2")]
     more = wells_of([("perturbation", pair)] * 3, experiment="x").with_columns(

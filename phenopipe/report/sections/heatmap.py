@@ -10,6 +10,13 @@ from phenopipe.report.charts import data_of, specification
 from phenopipe.report.pieces import Figure, Piece
 
 ROWS = 48
+# A gene's knockout goes by the gene's name alone.
+NAMED_BY_KIND = {"sirna": " siRNA", "overexpression": " overexpressed"}
+
+
+def name_of(entity: str, kind: str) -> pl.Expr:
+    """Name of a row of the map, from the columns of its entity and kind."""
+    return pl.concat_str(entity, pl.col(kind).replace_strict(NAMED_BY_KIND, default=""))
 
 
 def clustered(table: pl.DataFrame, rows: int = ROWS) -> pl.DataFrame:
@@ -44,8 +51,7 @@ def clustered(table: pl.DataFrame, rows: int = ROWS) -> pl.DataFrame:
     np.fill_diagonal(distance_GG, 0)
     tree = linkage(squareform(distance_GG, checks=False), "average", optimal_ordering=True)
     order = leaves_list(tree)
-    label = pl.when(pl.col("kind") == "sirna").then(pl.format("{} siRNA", "entity"))
-    names = best.select(name=label.otherwise("entity"))["name"].to_list()
+    names = best.select(name=name_of("entity", "kind"))["name"].to_list()
     ordered = [names[at] for at in order]
     return pl.DataFrame(
         {

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from phenopipe.report.pieces import Fold, Piece, Search, Section, tell
-from phenopipe.report.sections.heatmap import heatmap
+from phenopipe.report.sections.heatmap import heatmap, name_of
 
 
 def near_of_map(neighbours: pl.DataFrame, *, a_row: int, max_rows: int) -> dict[str, Any]:
@@ -88,9 +88,7 @@ def _label(entity: str, concentration: str, kind: str) -> pl.Expr:
     # A whole number of micromolar is written without its decimal point.
     amount = pl.col(concentration).cast(pl.String).str.replace(r"\.0$", "")
     dose = pl.format("{} {} µM", entity, amount)
-    by_kind = pl.when(pl.col(kind) == "compound").then(pl.coalesce(dose, entity))
+    of_compound = pl.coalesce(dose, entity)
     return (
-        by_kind.when(pl.col(kind) == "sirna")
-        .then(pl.format("{} siRNA", entity))
-        .otherwise(entity)
+        pl.when(pl.col(kind) == "compound").then(of_compound).otherwise(name_of(entity, kind))
     )
