@@ -103,6 +103,8 @@ def read_weights(path: Path) -> State:
         raise UserError(
             f"{path}: refused, holds more than tensors ({type(error).__name__})"
         ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, wanted tensors by name")
     for key in ("state_dict", "model"):
         if isinstance(content.get(key), dict):
             content = content[key]

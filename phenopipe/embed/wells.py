@@ -108,10 +108,13 @@ def channel_places(encoder: Encoder, found: Sequence[str], where: Path) -> list[
     Raises
     ------
     UserError
-        If the screen lacks a channel of the encoder.
+        If the screen lacks a channel of the encoder, or has more than it takes.
     """
     if encoder.config.kind == "ca_mae":
-        # Takes whatever channels there are: its weights are the same for all.
+        # Its weights are the same for all channels; its positions say how many there may be.
+        most = encoder.config.model_args["channels"]
+        if len(found) > most:
+            raise UserError(f"{where}: {len(found)} channels, the encoder takes {most} at most")
         return list(range(len(found)))
     missing = [name for name in encoder.config.channels if name not in found]
     if missing:

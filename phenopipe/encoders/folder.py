@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
@@ -28,10 +29,12 @@ from phenopipe.encoders.vit import MaeEncoder, VitEncoder
 from phenopipe.errors import UserError, reason
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import STAMP_KEY, Stamp
+from phenopipe.knobs import describe as describe_error
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 # What makes plain timm open a trimmed CNN: it builds the whole, fills what there is, and cuts.
 FEATURES_ONLY = {"features_only": True, "feature_cls": "getter", "pretrained_strict": False}
+CHECKED = TypeAdapter(EncoderConfig)
 # The key of config.json that holds architecture and arguments in our words.
 OWN = "built_from"
 
@@ -135,8 +138,16 @@ def save_encoder(folder: Path, encoder: Encoder, stamp: Stamp | None = None) -> 
         Weights and ``encoder.config``.
     stamp : mapping
         Deterministic facts about the step, kept in ``config.json``.
+
+    Raises
+    ------
+    UserError
+        If a weight is not finite; nothing is written.
     """
     state = {name: tensor.contiguous() for name, tensor in encoder.model.state_dict().items()}
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{folder}: tensor {name!r} is not finite, wanted an encoder")
     with atomic(folder / WEIGHTS) as temporary:
         # One entry of metadata only: with more their order in the file is left to chance.
         save_file(state, temporary, metadata={"format": "pt"})
@@ -180,16 +191,17 @@ def read_config(folder: Path) -> EncoderConfig:
     Raises
     ------
     UserError
-        If ``config.json`` is absent or not one of ours.
+        If ``config.json`` is absent or not one of ours, or a value does not fit.
     """
     path = folder / CONFIG
     try:
         content = json.loads(path.read_text())
         content |= content.get(OWN, {})
         known = {f.name: content[f.name] for f in fields(EncoderConfig) if f.name in content}
-        return EncoderConfig(**{**known, "channels": tuple(known["channels"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: not the configuration of an encoder ({error!r})") from None
+        return CHECKED.validate_python(known)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        told = describe_error(error) if isinstance(error, ValidationError) else repr(error)
+        raise UserError(f"{path}: not the configuration of an encoder ({told})") from None
 
 
 def load_encoder(folder: Path, trim: int | None = None) -> Encoder:

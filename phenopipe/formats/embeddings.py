@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic, clear_leftovers
 from phenopipe.formats.shards import is_plain, read_plain_block
-from phenopipe.formats.stores import content_digest, open_store, save_attributes
+from phenopipe.formats.stores import content_digest, open_store, save_attributes, torn
 from phenopipe.formats.tables import Stamp
 
 # A chunk holds one block of some wells, a shard all blocks of them: so one block is read
@@ -210,13 +210,13 @@ def open_embeddings(path: Path) -> Any:  # noqa: ANN401 - a zarr group
     store = open_store(path)
     for name in (WELLS, SITES) if "site_row" in store.attrs else (WELLS,):
         if name not in store:
-            raise UserError(f"{path}: a torn zarr store, delete it and rerun its rule")
+            raise torn(path)
         array = store[name]
         rows = (array.shards or array.chunks)[0]
         for shard in range(-(-array.shape[0] // rows)):
             # zarr would read zeros where a file is missing.
             if not (path / name / "c" / str(shard) / "0" / "0").is_file():
-                raise UserError(f"{path}: a torn zarr store, delete it and rerun its rule")
+                raise torn(path)
     return store
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from phenopipe.formats.stores import torn
+
 # A shard ends with the place and size of each of its chunks and a checksum of these.
 ENTRY_BYTES, CHECKSUM_BYTES = 16, 4
 PLAIN_CODECS = ["bytes"]
@@ -43,17 +45,27 @@ def read_plain_block(path: Path, array: Any, at: int) -> NDArray[np.floating]:  
         The same, opened; gives shape, type and shards.
     at : int
         Place of the block on the second axis.
+
+    Raises
+    ------
+    UserError
+        If a shard is not as long as all of its blocks and their index.
     """
     n_wells, n_blocks, dim = array.shape
     rows = array.shards[0]
     found_WD = np.empty((n_wells, dim), dtype=array.dtype)
+    index_bytes = n_blocks * ENTRY_BYTES + CHECKSUM_BYTES
+    shard_bytes = rows * n_blocks * dim * array.dtype.itemsize + index_bytes
     for shard in range(-(-n_wells // rows)):
         part = found_WD[shard * rows : (shard + 1) * rows]
         with (path / "c" / str(shard) / "0" / "0").open("rb", buffering=0) as handle:
-            handle.seek(-(n_blocks * ENTRY_BYTES + CHECKSUM_BYTES), 2)
+            # What a shorter file has at its end is no index, and may name any place.
+            if handle.seek(0, 2) != shard_bytes:
+                raise torn(path.parent)
+            handle.seek(-index_bytes, 2)
             entries = np.frombuffer(handle.read(n_blocks * ENTRY_BYTES), dtype="<u8")
             handle.seek(int(entries[2 * at]))
             wanted = memoryview(part.data).cast("B")
             if handle.readinto(wanted) != len(wanted):
-                raise OSError(f"{handle.name}: ends too early")
+                raise torn(path.parent)
     return found_WD

@@ -42,5 +42,10 @@ def open_store(path: Path) -> Any:  # noqa: ANN401 - an array or a group, as it 
     except Exception as error:  # zarr raises many kinds for a torn store
         raise UserError(f"{path}: not a readable zarr store ({error})") from None
     if "fingerprint" not in store.attrs:
-        raise UserError(f"{path}: a torn zarr store, delete it and rerun its rule")
+        raise torn(path)
     return store
+
+
+def torn(path: Path) -> UserError:
+    """Tell of a store that is not whole."""
+    return UserError(f"{path}: a torn zarr store, delete it and rerun its rule")

@@ -60,6 +60,13 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
         read_weights(path)
 
 
+@pytest.mark.parametrize("content", [[torch.zeros(3)], torch.zeros(3)])
+def test_a_file_of_nameless_tensors_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"w\.pth: holds a \w+, wanted tensors by name"):
+        prepare_encoder(knobs(), tmp_path / "w.pth")
+
+
 def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
     path = tmp_path / "w.safetensors"
     save_file({"patch_embed.proj.weight": torch.zeros(16, 3, 8, 8)}, path)

@@ -161,6 +161,14 @@ def test_channels_are_found_by_name(encoder, tmp_path):
         channel_places(encoder, ["a", "x"], tmp_path)
 
 
+def test_a_channel_agnostic_encoder_takes_no_more_channels_than_it_has_positions(tmp_path):
+    sizes = {"crop": 16, "patch": 8, "channels": 2, "dim": 16, "depth": 1, "heads": 2}
+    encoder = build(EncoderConfig("ca_mae", "ca_mae", ("a",), 16, sizes))
+    assert channel_places(encoder, ["x", "y"], tmp_path) == [0, 1]
+    with pytest.raises(UserError, match="3 channels, the encoder takes 2 at most"):
+        channel_places(encoder, ["x", "y", "z"], tmp_path)
+
+
 def test_last_block_alone_equals_the_last_of_all(encoder, screen):
     wells, images, pixels = screen
     every = embedded(encoder, wells, images, pixels, [2, 0], WellsKnobs())

@@ -182,6 +182,7 @@ def test_crop_wider_than_the_models_input_loses_its_margin():
     [
         (lambda f: (f / "config.json").unlink(), "config.json: not the configuration"),
         (lambda f: (f / "config.json").write_text("{}"), "config.json: not the configuration"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json: not the configuration"),
         (
             lambda f: (f / "model.safetensors").write_bytes(b"torn"),
             "not a readable safetensors",
@@ -195,6 +196,26 @@ def test_broken_folder_gives_one_clear_line(tmp_path, change, message):
     with pytest.raises(UserError, match=message) as caught:
         load_encoder(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("kind", "mea"), ("pooling", "max"), ("normalization", "foo"), ("channels", "abc")],
+)
+def test_values_that_do_not_fit_are_named(tmp_path, key, value):
+    save_encoder(tmp_path, build(CONFIGS["vit"]))
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, key: value}))
+    with pytest.raises(UserError, match=rf"{key}: Input should be .* \(found '{value}'\)"):
+        load_encoder(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    encoder = build(CONFIGS["vit"])
+    encoder.model.blocks[1].norm1.weight.data[0] = torch.nan
+    with pytest.raises(UserError, match=r"tensor 'blocks\.1\.norm1\.weight' is not finite"):
+        save_encoder(tmp_path / "e", encoder)
+    assert not (tmp_path / "e").exists()
 
 
 def test_weights_of_another_size_are_refused(tmp_path):

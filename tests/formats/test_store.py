@@ -86,6 +86,16 @@ def test_a_store_that_lost_a_shard_is_torn_even_if_it_was_zeros(tmp_path, small_
         read_block(tmp_path / "e")
 
 
+@pytest.mark.parametrize("left", [0, 10, 60, -3])
+def test_a_shard_that_ends_early_is_torn(tmp_path, small_shards, left):
+    write_embeddings(tmp_path / "e", np.zeros((10, 2, 4), np.float32), ids(), **FACTS)
+    shard = tmp_path / "e" / "embedding" / "c" / "1" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:left])
+    for block in (1, 2):
+        with pytest.raises(UserError, match=r"e: a torn zarr store"):
+            read_block(tmp_path / "e", block)
+
+
 def test_a_writer_that_fails_leaves_the_old_store_and_no_leftovers(tmp_path, small_shards):
     write_embeddings(tmp_path / "e", values(), ids(), **FACTS)
     before = files(tmp_path / "e")
