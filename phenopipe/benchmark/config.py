@@ -169,7 +169,9 @@ class ArmBiasKnobs(TreatedKnobs):
     min_genes: int = Field(default=5, ge=2)
     """Arms with fewer knocked-out genes are left out."""
     pairs: PositiveInt = 2000
-    """Pairs of genes drawn within each arm, and as many between it and the others."""
+    """Pairs of genes drawn at most within each arm, and as many between it and the others."""
+    permutations: PositiveInt = 200
+    """Times that arms are dealt anew among genes, behind each p-value."""
     bootstraps: PositiveInt = 1000
     """Resamples of arms behind the interval of the mean."""
     seed: int = 0

@@ -3,9 +3,9 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import brunnermunzel, mannwhitneyu
+from scipy.stats import mannwhitneyu
 
-from phenopipe.benchmark.arms import arm_bias, main, more_alike
+from phenopipe.benchmark.arms import alike_within, arm_bias, main, more_alike
 from phenopipe.benchmark.config import ArmBiasKnobs
 from phenopipe.errors import UserError
 from phenopipe.formats.arms import ARMS
@@ -18,15 +18,48 @@ ARM_NAMES = ("chr1p", "chr2q", "chr3p")
 
 @given(st.integers(0, 200), st.booleans())
 @settings(max_examples=30, deadline=None)
-def test_probability_is_that_of_mann_and_whitney_and_p_that_of_scipy(seed, ties):
+def test_probability_is_that_of_mann_and_whitney(seed, ties):
     rng = np.random.default_rng(seed)
     within, between = rng.normal(0.3, 1, 40), rng.normal(size=55)
     if ties:
         within, between = within.round(), between.round()
-    probability, p_value = more_alike(within, between)
+    probability = more_alike(within, between)
     statistic = mannwhitneyu(within, between).statistic
     assert probability == pytest.approx(statistic / (40 * 55))
-    assert p_value == brunnermunzel(between, within, alternative="less").pvalue
+
+
+@pytest.mark.parametrize("n_inside", [2, 5, 6])
+def test_with_enough_draws_every_pair_counts_once(n_inside):
+    unit_GD = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    unit_GD /= np.linalg.norm(unit_GD, axis=1, keepdims=True)
+    order_G = np.random.default_rng(1).permutation(9)
+    inside, outside = order_G[:n_inside], order_G[n_inside:]
+    cosine_GG = unit_GD @ unit_GD.T
+    within = [cosine_GG[a, b] for a in inside for b in inside if a < b]
+    between = cosine_GG[np.ix_(inside, outside)].ravel()
+    found = alike_within(unit_GD, order_G, n_inside, 1_000, np.random.default_rng(2))
+    greater = np.array(within)[:, None] > between
+    assert found == pytest.approx(greater.mean(), abs=1 / greater.size)
+
+
+def test_pvalues_of_random_embeddings_are_uniform():
+    arms = pl.DataFrame({"gene": [f"G{at:02d}" for at in range(40)]}).with_columns(
+        arm=pl.Series([f"chr{at % 5}p" for at in range(40)])
+    )
+    knobs, p = ArmBiasKnobs(pairs=100, permutations=60), []
+    for seed in range(40):
+        x_GD = np.random.default_rng(seed).normal(size=(40, 8)).astype(np.float32)
+        table = pl.DataFrame(
+            {
+                "entity": arms["gene"],
+                "kind": ["knockout"] * 40,
+                "embedding": pl.Series(x_GD, dtype=pl.Array(pl.Float32, 8)),
+            }
+        )
+        p += arm_bias(table, arms, knobs)["p_value"].to_list()
+    # 200 p-values; the rank test over the same pairs has a third of them below 0.05.
+    assert np.mean(p) == pytest.approx(0.5, abs=0.07)
+    assert 0.01 < np.mean(np.array(p) <= 0.05) < 0.11
 
 
 def biased(strength, seed=0):
