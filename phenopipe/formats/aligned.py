@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
-from phenopipe.formats.wells import COLUMNS, METADATA
+from phenopipe.formats.wells import COLUMNS, METADATA, check_words
 
 ALIGNED = Schema(
     "aligned",
@@ -34,5 +34,6 @@ def write_aligned(
 def read_aligned(path: Path) -> tuple[pl.DataFrame, NDArray[np.float32]]:
     """Read wells and their embeddings as an array of shape (n_wells, n_features)."""
     frame = read_table(path, ALIGNED)
+    check_words(frame, path)
     x_WD = frame["embedding"].to_numpy()
     return frame.drop("embedding"), np.asarray(x_WD, dtype=np.float32)

@@ -66,13 +66,18 @@ def write_wells(path: Path, wells: pl.DataFrame, stamp: Stamp) -> None:
 
 
 def check_words(wells: pl.DataFrame, where: Path | str) -> None:
-    """Raise if a role or a kind of perturbation is not one of the known words."""
+    """Raise if a role or a kind of perturbation is not one of the known words, or absent."""
     unknown = wells.filter(~pl.col("role").is_in(ROLES))
     if unknown.height:
         well_id, role = unknown.select("well_id", "role").row(0)
         raise UserError(f"{where}: well {well_id} has role {role!r}, wanted {', '.join(ROLES)}")
-    kinds = wells["treatments"].explode().struct.field("kind").drop_nulls().unique()
-    for kind in sorted(set(kinds) - set(KINDS)):
+    applied = wells["treatments"].explode()
+    kinds = applied.struct.field("kind")
+    lost = kinds.is_null() & applied.struct.field("perturbation").is_not_null()
+    if lost.any():
+        name = applied.filter(lost)[0]["perturbation"]
+        raise UserError(f"{where}: {name!r} has no kind, wanted {', '.join(KINDS)}")
+    for kind in sorted(set(kinds.drop_nulls()) - set(KINDS)):
         raise UserError(f"{where}: kind of perturbation {kind!r}, wanted {', '.join(KINDS)}")
 
 

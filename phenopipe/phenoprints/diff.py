@@ -32,6 +32,7 @@ LEFT_OUT = "kept untested, left out by a knob"
 NOT_TESTED = "no condition tested"
 OTHER_JUDGE = "its judge did not vote"
 NOT_SIGNIFICANT = "condition not significant"
+UNTESTED = "kept untested in both"
 SAME = "saved by the same test"
 ANOTHER = "saved by another test"
 P_CHANGED = "saved by the same test, another p-value"
@@ -91,6 +92,8 @@ def differences(a: Manifest, b: Manifest) -> pl.DataFrame:
         found=pl.lit("both"),
         reason=pl.when(~same)
         .then(pl.lit(ANOTHER))
+        .when(pl.col("saved_by").is_null())
+        .then(pl.lit(UNTESTED))
         .when(pl.col("p_a").eq_missing(pl.col("p_b")))
         .then(pl.lit(SAME))
         .otherwise(pl.lit(P_CHANGED)),
@@ -175,7 +178,7 @@ def summary(rows: pl.DataFrame, top: int = 10) -> dict[str, Any]:
     for one in every:
         key = (one["found"], one["reason"])
         shown[key] = shown.get(key, 0) + 1
-        if shown[key] <= top and one["reason"] != SAME:
+        if shown[key] <= top and one["reason"] not in (SAME, UNTESTED):
             conditions_shown.append(one)
     found = {name: rows.filter(found=name).height for name in ("both", "only A", "only B")}
     return {

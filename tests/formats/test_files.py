@@ -98,6 +98,7 @@ def test_table_reads_back_with_its_stamp_and_equal_bytes(tmp_path):
         (pl.concat([wells([]), wells([])]), "two rows"),
         (wells([], role="control"), "role 'control'"),
         (wells([treatment("A", kind="crispr")]), "kind of perturbation 'crispr'"),
+        (wells([treatment("A", kind=None)]), "'A' has no kind, wanted knockout"),
     ],
 )
 def test_writer_refuses_in_one_line(frame, told, tmp_path):
