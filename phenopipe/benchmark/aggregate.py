@@ -42,13 +42,15 @@ def spherical_mean(x_ND: Floats) -> NDArray[np.float64]:
     Raises
     ------
     UserError
-        If a row has length zero, so that it points nowhere.
+        If there is no row, or one has length zero, so that it points nowhere.
 
     Examples
     --------
     >>> spherical_mean(np.array([[3.0, 0.0], [0.0, 0.5]]))
     array([0.5, 0.5])
     """
+    if not len(x_ND):
+        raise UserError("no replicate, wanted at least one")
     mean_D: NDArray[np.float64] = unit_rows(x_ND).mean(axis=0)
     return mean_D
 

@@ -16,6 +16,8 @@ GROUP = ("group", "gene")
 def read_pairs(path: Path) -> pl.DataFrame:
     """Read pairs from a file of pairs or of groups; in a group, everyone knows everyone.
 
+    Blanks around names do not count.
+
     Parameters
     ----------
     path : Path
@@ -33,12 +35,16 @@ def read_pairs(path: Path) -> pl.DataFrame:
     """
     table = read_any(path)
     if set(PAIR) <= set(table.columns):
-        return table.select(pl.col(PAIR).cast(pl.String))
+        return table.select(_names(PAIR))
     if set(GROUP) <= set(table.columns):
-        return pairs_within_groups(table)
+        return pairs_within_groups(table.select(_names(GROUP)))
     raise UserError(
         f"{path}: columns {table.columns}, wanted {', '.join(PAIR)} or {', '.join(GROUP)}"
     )
+
+
+def _names(columns: tuple[str, str]) -> pl.Expr:
+    return pl.col(columns).cast(pl.String).str.strip_chars().replace("", None)
 
 
 def pairs_within_groups(groups: pl.DataFrame) -> pl.DataFrame:

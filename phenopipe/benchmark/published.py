@@ -6,11 +6,12 @@ the user keeps it.
 
 import gzip
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from phenopipe.errors import UserError
+from phenopipe.errors import UserError, reason
 
 
 class Published(NamedTuple):
@@ -52,10 +53,19 @@ PUBLISHED = {
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content, unpacked if it is gzipped."""
-    content = path.read_bytes()
-    if path.name.endswith(".gz"):
-        content = gzip.decompress(content)
+    """SHA-256 of a file's content, unpacked if it is gzipped.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or unpacked.
+    """
+    try:
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from None
     return hashlib.sha256(content).hexdigest()
 
 

@@ -70,12 +70,15 @@ def relationship_recall(
     Raises
     ------
     UserError
-        If a gene is doubled, there are too few genes, or no pair is on the map.
+        If a gene is doubled, there are too few genes or not as many as rows, no pair is on
+        the map, or the bounds are out of order.
 
     Notes
     -----
     Paper A.6. Chance is ``low + 1 - high``. Cosines are compared in single precision.
     """
+    if not 0 <= low <= high <= 1:
+        raise UserError(f"low {low:g}, high {high:g}, wanted 0 <= low <= high <= 1")
     unit_GD, names_G = check_map(x_GD, genes_G, min_genes)
     _, first_P, second_P = pairs_on_map(pairs, names_G)
     rows = []
@@ -115,7 +118,11 @@ def name_sources(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     """
     if names and len(names) != len(paths):
         raise UserError(f"{len(names)} sources named for {len(paths)} pair files")
-    return list(names) or [path.name.split(".")[0] for path in paths]
+    told = list(names) or [path.name.split(".")[0] for path in paths]
+    for name, path in zip(told, paths, strict=True):
+        if told.count(name) > 1:
+            raise UserError(f"{path}: another pair file is named {name!r}, too (sources)")
+    return told
 
 
 def chosen_genes(

@@ -84,7 +84,7 @@ def replicate_consistency_test(
     Raises
     ------
     UserError
-        If no label occurs on both sides, or only one does.
+        If no label occurs on both sides, or only one does; if a well has no label.
 
     Notes
     -----
@@ -92,6 +92,10 @@ def replicate_consistency_test(
     either experiment and never of one label; Eq. 5 grows with the number of pairs, so only
     equal numbers compare.
     """
+    for x_ND, labels_N in ((x_a_ND, labels_a_N), (x_b_ND, labels_b_N)):
+        n_labels = sum(label is not None for label in labels_N)
+        if not len(x_ND) == len(labels_N) == n_labels:
+            raise UserError(f"{len(x_ND)} wells and {n_labels} labels, wanted one each")
     first_N, second_N = match_labels(labels_a_N, labels_b_N)
     matched_N, null_N = _similarities(
         unit_rows(x_a_ND)[first_N],

@@ -65,6 +65,8 @@ def check_map(
     x_GD: Floats, genes_G: Sequence[str], min_genes: int
 ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """Make unit rows of a map whose genes are distinct and numerous enough."""
+    if len(x_GD) != len(genes_G):
+        raise UserError(f"{len(x_GD)} embeddings and {len(genes_G)} genes, wanted one each")
     names_G = np.asarray(genes_G, dtype=np.str_)
     names, counts = np.unique(names_G, return_counts=True)
     if (counts > 1).any():

@@ -93,6 +93,11 @@ def consistency_pvalues(
         ``perturbation, n_replicates, statistic, p_value``, sorted by perturbation. One
         with fewer than 2 replicates has no row.
 
+    Raises
+    ------
+    ValueError
+        If a well has no label, or ``n_null`` is not positive.
+
     Notes
     -----
     Eq. 3: p = max(#{null >= statistic}, 1) / K, never 0. Null sets have as many wells as
@@ -107,6 +112,11 @@ def consistency_pvalues(
     >>> consistency_pvalues(x_WD, labels, n_null=1000, seed=0)["p_value"][0]
     0.001
     """
+    n_labels = sum(label is not None for label in labels_W)
+    if not len(x_WD) == len(labels_W) == n_labels:
+        raise ValueError(f"{len(x_WD)} wells and {n_labels} labels, wanted one each")
+    if n_null < 1:
+        raise ValueError(f"n_null {n_null}, wanted 1 or more")
     labels = np.asarray(labels_W).astype(str)
     rng = generator(seed, "consistency")
     everywhere = np.ones(len(labels), dtype=bool)

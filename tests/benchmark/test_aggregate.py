@@ -33,6 +33,8 @@ def test_spherical_mean_is_the_mean_of_unit_vectors():
 def test_spherical_mean_refuses_a_vector_without_direction():
     with pytest.raises(UserError, match="points nowhere"):
         spherical_mean(np.zeros((2, 3)))
+    with pytest.raises(UserError, match="no replicate"):
+        spherical_mean(np.zeros((0, 3)))
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import polars as pl
 import pytest
@@ -139,6 +141,14 @@ def test_doubled_gene_small_map_and_foreign_pairs_are_refused_by_name():
         relationship_recall(x_GD, genes, pairs_of(("G000", "TP53")))
 
 
+def test_names_that_do_not_fit_the_map_and_bounds_out_of_order_are_refused():
+    x_GD, pairs = np.random.default_rng(0).normal(size=(25, 4)), pairs_of(("G000", "G001"))
+    with pytest.raises(UserError, match="25 embeddings and 24 genes"):
+        relationship_recall(x_GD, names(24), pairs)
+    with pytest.raises(UserError, match=r"low 0\.9, high 0\.1, wanted 0 <= low <= high <= 1"):
+        relationship_recall(x_GD, names(25), pairs, low=0.9, high=0.1)
+
+
 def test_self_pairs_repeats_and_gaps_are_dropped():
     pairs = pairs_of(("B", "A"), ("A", "B"), ("A", "A"), ("C", None), ("A", "C"))
     assert clean_pairs(pairs).rows() == [("A", "B"), ("A", "C")]
@@ -161,6 +171,23 @@ def test_sources_are_named_as_told_or_by_their_files(tmp_path):
     assert name_sources([tmp_path / "a.csv"], ["CORUM"]) == ["CORUM"]
     with pytest.raises(UserError, match="2 sources named for 1 pair files"):
         name_sources([tmp_path / "a.csv"], ["CORUM", "SIGNOR"])
+    with pytest.raises(UserError, match=r"a\.csv: another pair file is named 'a'"):
+        name_sources([tmp_path / "a.csv", tmp_path / "other" / "a.txt"], [])
+
+
+def test_blanks_around_names_do_not_count(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("entity1,entity2\n A ,B\nC, \n")
+    assert read_pairs(path).rows() == [("A", "B"), ("C", None)]
+    path.write_text("group,gene\nx,A \nx ,B\n")
+    assert read_pairs(path).rows() == [("A", "B")]
+
+
+@pytest.mark.parametrize("torn", [b"no gzip", gzip.compress(b"entity1,entity2\nA,B\n")[:-9]])
+def test_a_torn_archive_is_told(tmp_path, torn):
+    (tmp_path / "pairs.csv.gz").write_bytes(torn)
+    with pytest.raises(UserError, match=r"pairs\.csv\.gz: cannot be read"):
+        describe_sources(["x"], [tmp_path / "pairs.csv.gz"], {})
 
 
 @pytest.fixture

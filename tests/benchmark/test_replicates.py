@@ -102,6 +102,14 @@ def test_kth_well_of_a_label_meets_the_kth():
     assert (first.tolist(), second.tolist()) == ([0, 1, 2], [0, 3, 1])
 
 
+@pytest.mark.parametrize("labels", [["x", "y"], ["x", "y", None], ["x", "y", "z", None]])
+def test_wells_without_a_label_are_refused(labels):
+    x_ND, every = np.eye(3), ["x", "y", "z"]
+    for sides in ((every, labels), (labels, every)):
+        with pytest.raises(UserError, match=r"3 wells and [23] labels, wanted one each"):
+            replicate_consistency_test(x_ND, x_ND, *sides, seed=0)
+
+
 def test_no_common_label_or_one_alone_is_told():
     x_ND = np.ones((2, 3))
     with pytest.raises(UserError, match="0 labels occur in both"):

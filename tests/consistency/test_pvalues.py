@@ -119,6 +119,15 @@ def test_the_command_writes_the_same_bytes_twice(one_experiment, tmp_path, capsy
     assert "110 p-values" in capsys.readouterr().out
 
 
+def test_a_treatment_without_a_kind_is_told(one_experiment, tmp_path):
+    without = pl.element().struct.with_fields(kind=pl.lit(None, pl.String))
+    wells = one_experiment.with_columns(pl.col("treatments").list.eval(without))
+    write_aligned(tmp_path / "in.parquet", wells, embed(wells), {})
+    flags = ["--screen", "s", "--encoder", "e", "--experiment", "experiment-1"]
+    with pytest.raises(UserError, match=r"in\.parquet: 'G0_guide_1' has no kind"):
+        main([f"--aligned={tmp_path}/in.parquet", f"--pvalues={tmp_path}/out", *flags])
+
+
 def test_an_experiment_without_testable_wells_gives_an_empty_table():
     wells = wells_of([("negative_control", []), ("empty", [])])
     table = experiment_pvalues(wells, embed(wells), KNOBS)

@@ -129,6 +129,14 @@ def test_a_larger_condition_leaves_the_draws_of_smaller_sizes_alone():
     assert more.filter(label="strong")["n_replicates"].item() == 6
 
 
+@pytest.mark.parametrize("labels", [["x"] * 3, ["x"] * 3 + [None], ["x"] * 4 + [None]])
+def test_wells_without_a_label_and_an_empty_null_are_refused(labels):
+    with pytest.raises(ValueError, match=r"4 wells and [34] labels, wanted one each"):
+        consistency_pvalues(np.eye(4), labels, n_null=10, seed=0)
+    with pytest.raises(ValueError, match="n_null 0, wanted 1 or more"):
+        consistency_pvalues(np.eye(4), ["x", "x", "y", "y"], n_null=0, seed=0)
+
+
 def test_conditions_that_cannot_be_tested_have_no_row():
     x_WD = np.random.default_rng(0).normal(size=(5, 3))
     table = consistency_pvalues(x_WD, ["a", "a", "b", "b", "single"], n_null=10, seed=0)
