@@ -121,8 +121,22 @@ def trimmed(config: EncoderConfig, block: int, of: str) -> EncoderConfig:
         # The final norm was trained for the last block; it has no place behind another.
         args |= {"depth": block, "final_norm": False}
     elif config.kind == "cnn":
-        args |= {**FEATURES_ONLY, "out_indices": [block - 1]}
+        args |= {**_features_only(config), "out_indices": [block - 1]}
     return replace(config, model_args=args, best_block=block, trimmed_from=of)
+
+
+def _features_only(config: EncoderConfig) -> dict[str, Any]:
+    """Return those of ``FEATURES_ONLY`` that an architecture takes.
+
+    timm's MobileNetV3 and its kin set the strictness themselves, and are only lenient with
+    features of their own class.
+    """
+    try:
+        with torch.device("meta"):
+            create_timm(config.architecture, {**config.model_args, **FEATURES_ONLY})
+    except UserError:
+        return {"features_only": True}
+    return FEATURES_ONLY
 
 
 def save_encoder(folder: Path, encoder: Encoder, stamp: Stamp | None = None) -> None:

@@ -20,6 +20,7 @@ CONFIGS = {
     "vit": EncoderConfig("vit", "vit_tiny_patch16_224", CHANNELS, 16, VIT, pooling="class"),
     "tagged": EncoderConfig("vit", TAGGED, CHANNELS, 16, VIT, pooling="class"),
     "cnn": EncoderConfig("cnn", "tf_efficientnet_lite0", CHANNELS, 32, {"in_chans": 3}),
+    "mobilenet": EncoderConfig("cnn", "mobilenetv3_small_050", CHANNELS, 32, {"in_chans": 3}),
     "resnet": EncoderConfig("cnn", "resnet18", CHANNELS, 32, {"in_chans": 3}),
 }
 SCRIPT = """
