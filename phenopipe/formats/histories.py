@@ -11,9 +11,10 @@ HISTORY = Schema(
         "epoch": (pl.Float64, "passes through the data at the end of the update"),
         "loss": (pl.Float64, "what was minimized, mean over the batch"),
         "lr": (pl.Float64, "learning rate of the update"),
-        "gradient_norm": (
-            pl.Float64,
-            "before clipping; not finite where the update was skipped",
+        "gradient_norm": (pl.Float64, "before clipping"),
+        "skipped": (
+            pl.Boolean,
+            "the update was not made: the gradient too long, or not finite",
         ),
     },
     unique=("update",),

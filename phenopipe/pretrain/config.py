@@ -1,9 +1,10 @@
 """Knobs of the pretrain stage; defaults fit the embedded demo, the paper's are in configs/."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -17,12 +18,29 @@ from pydantic import (
 from phenopipe.knobs import Knobs
 from phenopipe.pretrain.presets import DINO_PRESETS, PRESETS, DinoPreset, Preset
 
+# Heads with which a channel-agnostic decoder looks at all channels; the model has them in
+# encoders.channel_agnostic, which needs torch.
+CROSS_ATTENTION_HEADS = 8
 # A vision transformer that learns within a minute on a laptop.
 SMALL_VIT = {"patch_size": 8, "embed_dim": 128, "depth": 6, "num_heads": 4}
 
 
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def check_multiples(knobs: Knobs, *wanted: tuple[str, str | int]) -> None:
+    """Raise ValueError if a size is not a multiple of another one, or of a number."""
+    for name, of in wanted:
+        unit = getattr(knobs, of) if isinstance(of, str) else of
+        if getattr(knobs, name) % unit:
+            told = f"{of} ({unit})" if isinstance(of, str) else str(of)
+            raise ValueError(f"{name} {getattr(knobs, name)}: wanted a multiple of {told}")
+
+
 class TrainingKnobs(Knobs):
     """How any encoder is trained."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     epochs: PositiveFloat = 40.0
     """Passes through the training images; in each, every image gives one random crop."""
@@ -37,7 +55,7 @@ class TrainingKnobs(Knobs):
     """Who makes the updates (paper: Lion)."""
     lr: PositiveFloat = 1e-3
     """Highest learning rate (paper: 1e-4 up to ViT-B, 3e-5 above)."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     """The optimizer's decay rates: Lion's of the update and of the momentum."""
     weight_decay: NonNegativeFloat = 0.05
     """Decoupled weight decay."""
@@ -153,6 +171,15 @@ class MaeKnobs(TrainingKnobs):
         if wanted and not info.data.get("channel_agnostic", True):
             raise ValueError("this preset is channel-agnostic, wanted kind ca_mae")
         return preset
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        # A fixed position is a sine and a cosine for each axis of the image.
+        check_multiples(self, ("crop", "patch"), ("dim", 4), ("dim", "heads"))
+        check_multiples(self, ("decoder_dim", 4), ("decoder_dim", "decoder_heads"))
+        if self.channel_agnostic:
+            check_multiples(self, ("decoder_dim", CROSS_ATTENTION_HEADS))
+        return self
 
     @property
     def architecture(self) -> dict[str, Any]:
@@ -279,9 +306,8 @@ class DinoKnobs(TrainingKnobs):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        for name in ("crop", "small_crop"):
-            if getattr(self, name) % self.patch:
-                raise ValueError(f"{name} {getattr(self, name)}: wanted a multiple of patch")
+        check_multiples(self, ("crop", "patch"), ("small_crop", "patch"))
+        check_multiples(self, ("dim", 4), ("dim", "heads"))
         if self.small_crop > self.crop:
             raise ValueError(f"small_crop {self.small_crop}: wanted at most crop {self.crop}")
         for name in ("mask_ratio", "blur_sigma"):
@@ -307,10 +333,33 @@ class ClassifierKnobs(TrainingKnobs):
     controls: bool = True
     """Whether negative controls are a class of their own."""
     architecture: str = "vit_tiny_patch16_224"
-    """Any model of timm."""
+    """Any model of timm, without a tag of pretrained weights."""
     model_args: dict[str, Any] = Field(default=SMALL_VIT)
-    """Arguments that change the architecture."""
+    """Arguments that change the architecture; none are assumed where one is named."""
     crop: PositiveInt = 64
     """Side of a crop, pixels."""
     pooling: Literal["mean", "class"] = "class"
     """How tokens become an embedding; CNNs always average their maps."""
+
+    @classmethod
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out that a named architecture is taken as it is."""
+        if "architecture" in settings:
+            return {"model_args": {}, **settings}
+        return dict(settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
+        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        if "." in self.architecture:
+            raise ValueError(
+                f"architecture {self.architecture}: a tag means pretrained weights, wanted the "
+                "name alone; initialize_from an encoder of kind timm starts from them"
+            )
+        if "num_classes" in self.model_args:
+            raise ValueError("model_args: num_classes follows from the labels, wanted none")
+        return self

@@ -35,7 +35,7 @@ class Guard:
         self.max_ratio = max_ratio
         self.max_skipped = max_skipped
         self.max_returns = max_returns
-        self.skipped = self.returns = self.shift = 0
+        self.skipped = self.returns = self.shift = self.total = 0
         self.norms: deque[float] = deque(maxlen=WINDOW)
 
     def accepts(self, norm: float, loss: float) -> bool:
@@ -46,6 +46,7 @@ class Guard:
         if sound:
             self.norms.append(norm)
         self.skipped = 0 if sound else self.skipped + 1
+        self.total += not sound
         return sound
 
     @property
@@ -56,8 +57,13 @@ class Guard:
     def returned(self, before: "Guard", from_update: int, to_update: int) -> None:
         """Take over a count from before the return to a state, and leave out its crops."""
         self.skipped = 0
+        self.total = before.total
         self.returns = before.returns + 1
         self.shift = from_update + before.shift - to_update
+
+    def told(self, update: int, norm: float) -> str:
+        """Say that an update was skipped."""
+        return f"update {update} skipped, its gradient is {norm:.3g} long ({self.total} in all)"
 
     def complain(self, name: str, update: int, lr: float) -> UserError:
         """Say that the training cannot go on."""
@@ -70,10 +76,10 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """Everything that decides later judgements."""
         counts = {"skipped": self.skipped, "returns": self.returns, "shift": self.shift}
-        return {**counts, "norms": list(self.norms)}
+        return {**counts, "total": self.total, "norms": list(self.norms)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
         self.skipped, self.returns = state["skipped"], state["returns"]
-        self.shift = state["shift"]
+        self.shift, self.total = state["shift"], state.get("total", 0)
         self.norms = deque(state["norms"], maxlen=WINDOW)

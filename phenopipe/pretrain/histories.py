@@ -19,6 +19,7 @@ class Update(NamedTuple):
     loss: float
     lr: float
     gradient_norm: float
+    skipped: bool
     parts: dict[str, float]
 
 

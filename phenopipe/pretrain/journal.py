@@ -4,6 +4,7 @@ Times, rates and memory belong here and not among results, which equal runs make
 """
 
 import json
+import math
 import resource
 import sys
 import time
@@ -26,6 +27,10 @@ def say(line: str) -> None:
     """Print one line for the user, between the states of a progress bar."""
     tqdm.write(line, file=sys.stderr)
     sys.stderr.flush()
+
+
+def _is_odd(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def memory_gb() -> float:
@@ -153,7 +158,9 @@ class Journal:
 
     def _write(self, values: dict[str, Any]) -> None:
         if self._lines is not None:
-            self._lines.write(json.dumps(values) + "\n")
+            # JSON has no word for numbers that are not finite.
+            known = {k: None if _is_odd(v) else v for k, v in values.items()}
+            self._lines.write(json.dumps(known, allow_nan=False) + "\n")
             self._lines.flush()
 
     def _print(self, row: Update, spent: float) -> None:

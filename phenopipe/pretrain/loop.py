@@ -17,6 +17,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import AdamW, Optimizer
 
 from phenopipe.pretrain.config import TrainingKnobs
@@ -137,6 +138,9 @@ class Training:
         self.called = world.spread(self.model, knobs.parallel, bfloat16=bfloat16)
         self.optimizer = make_optimizer(self.model, knobs)
         self.updates = updates_of(knobs, len(self.stream.sites))
+        # What the forward pass changes: running means and variances of batch norms.
+        norms = [one for one in self.model.modules() if isinstance(one, _BatchNorm)]
+        self.statistics = [one for norm in norms for one in norm.buffers(recurse=False)]
         self.guard = self._new_guard()
         self.states.world = world
         self.history = History(self.states.folder / "history.jsonl", writes=world.leads)
@@ -153,6 +157,8 @@ class Training:
             how = f"continues after update {self.done}" if continues else "starts"
             many = f" on {self.world.size} processes" if self.world.size > 1 else ""
             self.journal.note(self.done, f"{how}{many}, {self.updates} updates in all")
+            for other in [] if continues or not self.world.leads else self.states.others():
+                self.journal.note(0, f"takes nothing from another training, {other}")
             while self.done < self.updates:
                 self._train()
             self.states.finish()
@@ -178,6 +184,8 @@ class Training:
                 if self.watch is not None:
                     row.parts.update(self.watch(self.model, self.done) or {})
                 self.history.append(row)
+                if row.skipped:
+                    self.journal.note(self.done, self.guard.told(self.done, row.gradient_norm))
                 self.journal.tell(row, waited)
                 stop = self.stop and self.done < self.updates
                 if stop or self.done % self.knobs.checkpoint_every == 0 or self._ended:
@@ -190,6 +198,7 @@ class Training:
 
         A gradient that the guard refuses changes nothing but its counts.
         """
+        statistics = [one.clone() for one in self.statistics]
         knobs = self.knobs
         lr = one_cycle(update, self.updates, knobs.lr, knobs.warmup)
         for group in self.optimizer.param_groups:
@@ -201,12 +210,16 @@ class Training:
         found = self._gradients(batch, update)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), knobs.max_gradient_norm)
         numbers, length = self._agree(found), float(whole(norm))
-        if self.guard.accepts(length, numbers["loss"]):
+        skipped = not self.guard.accepts(length, numbers["loss"])
+        if skipped:
+            for one, before in zip(self.statistics, statistics, strict=True):
+                one.copy_(before)
+        else:
             self.optimizer.step()
             if self.follow is not None:
                 self.follow(update)
         epoch = (update + 1 + self.guard.shift) * knobs.batch / len(self.stream.sites)
-        return Update(update + 1, epoch, numbers.pop("loss"), lr, length, numbers)
+        return Update(update + 1, epoch, numbers.pop("loss"), lr, length, skipped, numbers)
 
     def _gradients(self, batch: Batch, update: int = 0) -> dict[str, Tensor]:
         """Add up the gradients of a batch piece by piece; returns its loss and parts.

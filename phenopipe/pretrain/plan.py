@@ -31,6 +31,8 @@ from phenopipe.pretrain.estimate import (
 )
 
 KINDS = ("mae", "ca_mae")
+# Keys of an encoder that are no knobs of its training.
+NO_KNOBS = ("kind", "manifest", "initialize_from")
 # What a simulated screen has, and what the paper's screens have.
 CHANNELS = 6
 
@@ -82,8 +84,11 @@ def knobs_of(config: Mapping[str, Any], name: str) -> MaeKnobs:
         If a value does not fit.
     """
     one = config["encoders"][name]
-    section = (config.get("pretrain") or {}).get("mae") or {}
-    own = {key: value for key, value in one.items() if key in MaeKnobs.model_fields}
+    stages = config.get("pretrain") or {}
+    section = (stages.get("mae") if isinstance(stages, Mapping) else stages) or {}
+    if not isinstance(section, Mapping):
+        raise UserError(f"pretrain: found {section!r}, wanted knobs of mae")
+    own = {key: value for key, value in one.items() if key not in NO_KNOBS}
     own["channel_agnostic"] = one["kind"] == "ca_mae"
     try:
         return MaeKnobs.merged(section, own)
@@ -119,7 +124,9 @@ def images_of(config: Mapping[str, Any], name: str, results: Path) -> int:
             f"manifests.{manifest}.images: missing key and no {funnel}, wanted one of them,"
             " or --images"
         )
-    return int(expected)
+    if not isinstance(expected, int):
+        raise UserError(f"manifests.{manifest}.images: found {expected!r}, wanted a number")
+    return expected
 
 
 # --- words ---------------------------------------------------------------------------
@@ -194,6 +201,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if images is None and knobs.updates is None:
             images = images_of(config, name, given.results)
         cost = crop_cost(knobs, channels)
+        if knobs.batch % machine.gpus:
+            raise UserError(
+                f"encoders.{name}: batch {knobs.batch} cannot be shared equally by "
+                f"{machine.gpus} GPUs, wanted a multiple"
+            )
         plans[name] = plan_training(knobs, cost, machine, channels=channels, images=images)
         print(told(name, plans[name], machine, given.gpu_hours), flush=True)
     if given.json:

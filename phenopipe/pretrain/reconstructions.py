@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from phenopipe.encoders.mae import MaskedAutoencoder, unpatchify
 from phenopipe.encoders.standardize import self_standardize
+from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic
 from phenopipe.pretrain.sites import Sites
 from phenopipe.seeds import generator, hash_uniform
@@ -21,6 +22,8 @@ LARGEST_SHARE = 0.1
 
 def hold_out(sites: Sites, wanted: int, seed: int) -> NDArray[np.bool_]:
     """Choose the sites that are not trained on; added sites change no earlier choice."""
+    if len(sites) < 2:
+        raise UserError(f"found {len(sites)} image, wanted one to train on and one held out")
     n_held = min(wanted, max(1, int(LARGEST_SHARE * len(sites))))
     rank = hash_uniform(seed, sites.table["image_id"]).argsort(kind="stable").argsort()
     chosen: NDArray[np.bool_] = rank < n_held

@@ -96,12 +96,19 @@ def find_sites(
     Raises
     ------
     UserError
-        If the lists differ in length, a store lacks a channel of the first one, or no site
-        is left.
+        If the lists differ in length, two stores have unlike channels, or no site is left.
+
+    Notes
+    -----
+    Channels come in the order of the experiment that is first by name, so that the order of
+    files decides nothing.
     """
     if len(images) != len(pixels):
         raise UserError(f"found {len(images)} images tables and {len(pixels)} pixel stores")
-    channels = pixel_channels(pixels[0]) if pixels else []
+    if wells.is_empty():
+        raise UserError("no wells are wanted: the manifest is empty")
+    first = min(zip(map(_place, images), pixels, strict=True), default=None)
+    channels = pixel_channels(first[1]) if first else []
     orders = [_order(path, channels) for path in pixels]
     frames = []
     for number, path in enumerate(images):
@@ -111,12 +118,24 @@ def find_sites(
         sites = table.join(wanted.select("screen", "well_id").unique(), on="well_id")
         frames.append(sites.with_columns(store=pl.lit(number, dtype=pl.Int64)))
     table = pl.concat(frames) if frames else pl.DataFrame({"height": []})
-    table = table.filter(pl.min_horizontal("height", "width") >= crop)
-    if table.is_empty():
-        raise UserError(f"no stored image of the wanted wells is {crop} pixels wide and high")
+    large = table.filter(pl.min_horizontal("height", "width") >= crop)
+    if large.is_empty():
+        raise UserError(
+            f"no stored image of the wanted wells is {crop} pixels wide and high, "
+            f"found {table.height} images"
+        )
+    if large.height < table.height:
+        print(f"{table.height - large.height} images are smaller than a crop: left out")
+    table = large
     columns = ["image_id", "well_id", "store", "index", "height", "width"]
     table = table.sort("screen", "image_id").select("screen", *columns)
     return Sites(table, [open_pixels(path) for path in pixels], orders, channels)
+
+
+def _place(images: Path) -> tuple[str, str]:
+    """Screen and experiment of an images table."""
+    names = read_stamp(images).get("names", {})
+    return str(names.get("screen")), str(names.get("experiment"))
 
 
 def _order(path: Path, channels: Sequence[str]) -> list[int]:
@@ -125,4 +144,7 @@ def _order(path: Path, channels: Sequence[str]) -> list[int]:
     for name in channels:
         if name not in found:
             raise UserError(f"{path}: no channel {name!r}, found {', '.join(found)}")
+    for name in found:
+        if name not in channels:
+            raise UserError(f"{path}: channel {name!r}, which other stores have not")
     return [found.index(name) for name in channels]

@@ -35,7 +35,8 @@ def take_weights(model: nn.Module, config: EncoderConfig, folder: Path) -> Encod
     Raises
     ------
     UserError
-        If the architectures differ; it names the first difference.
+        If the architectures differ; it names the first difference. If the channels are the
+        same ones in another order.
     """
     start = read_config(folder)
     for name, ours, theirs in _pairs(config, start):
@@ -44,6 +45,12 @@ def take_weights(model: nn.Module, config: EncoderConfig, folder: Path) -> Encod
                 f"{folder}: initialize_from needs one architecture, {name} is {theirs!r} there"
                 f" and {ours!r} here"
             )
+    ours, theirs = config.channels, start.channels
+    if config.kind != "ca_mae" and ours != theirs and sorted(ours) == sorted(theirs):
+        raise UserError(
+            f"{folder}: initialize_from needs one order of channels, found {', '.join(theirs)}"
+            f" there and {', '.join(ours)} here"
+        )
     found = load_encoder(folder).model.state_dict()
     unknown = model.load_state_dict(found, strict=False).unexpected_keys
     assert not unknown, unknown

@@ -169,6 +169,18 @@ class States:
         load_tensors(tensors, storage_reader=reader, process_group=self.world.writers)
         return contents
 
+    def others(self) -> list[str]:
+        """Name other trainings of this encoder that left states, and what differs there."""
+        name, _, _ = self.folder.name.rpartition("-")
+        found = []
+        for folder in sorted(self.folder.parent.glob(f"{name}-*")):
+            whole = [path for path in States(folder).paths() if is_whole(path)]
+            same_name = folder.name.rpartition("-")[0] == name
+            if whole and same_name and folder != self.folder:
+                theirs = json.loads((whole[-1] / "state.json").read_text())["training"]
+                found.append(f"{whole[-1]}: {difference(self.facts, theirs)}")
+        return found
+
     def _newest(self) -> int:
         """Update of the newest state that is whole, or -1; removes what a kill left over."""
         for left in self.folder.glob(f".*{PART}"):
@@ -179,7 +191,7 @@ class States:
 
 def is_whole(path: Path) -> bool:
     """Tell whether a state has all its files, each as long as its header says."""
-    with contextlib.suppress(OSError, ValueError, KeyError, SafetensorError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SafetensorError):
         for name in json.loads((path / "state.json").read_text())["files"]:
             with safe_open(path / name, framework="pt"):
                 pass

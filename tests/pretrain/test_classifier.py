@@ -3,6 +3,7 @@ import shutil
 import polars as pl
 import pytest
 import torch
+from pydantic import ValidationError
 
 from phenopipe.encoders.folder import load_encoder
 from phenopipe.errors import UserError
@@ -58,6 +59,17 @@ def test_a_class_token_that_is_not_there_is_missed_before_training(screen, tmp_p
     args = {**VIT, "class_token": False, "global_pool": "avg"}
     with pytest.raises(UserError, match="has no class token, wanted mean"):
         main(command(screen, tmp_path, model_args=args))
+
+
+def test_a_named_architecture_is_taken_as_it_is():
+    assert ClassifierKnobs(architecture="resnet18").model_args == {}
+    own = ClassifierKnobs.merged({"architecture": "resnet18"}, {"model_args": {"depth": 2}})
+    assert own.model_args == {"depth": 2}
+    assert ClassifierKnobs().model_args["embed_dim"] == 128
+    with pytest.raises(ValidationError, match="a tag means pretrained weights"):
+        ClassifierKnobs(architecture="vit_tiny_patch16_224.augreg_in21k")
+    with pytest.raises(ValidationError, match="num_classes follows from the labels"):
+        ClassifierKnobs(model_args={"num_classes": 7})
 
 
 def test_continued_training_gives_the_same_weights(screen, tmp_path):

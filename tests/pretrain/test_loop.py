@@ -1,4 +1,6 @@
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +113,32 @@ def test_gradient_that_is_not_finite_changes_nothing(screen, tmp_path):
         values.append(run.model.value.item())
     assert values[1] == values[2] != values[3]
     assert math.isfinite(values[3]) and run.guard.skipped == 0
+
+
+class Normed(Mean):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(2)
+
+    def forward(self, images):
+        return self.norm(images.float() / 255) - self.value
+
+
+def test_skipped_update_leaves_running_means_alone_and_is_told(screen, tmp_path, capsys):
+    def infinite(model, batch):
+        scale = math.inf if run.done == 2 else 1.0
+        return {"loss": squared(model, batch)["loss"] * scale}
+
+    run = training(screen, tmp_path, updates=4, logs=str(tmp_path / "logs"), log_every=1)
+    run = replace(run, model=Normed(), loss_of=infinite)
+    means = []
+    run.watch = lambda model, update: means.append(model.norm.running_mean.tolist())
+    history = run.run()
+    assert means[0] != means[1] == means[2] != means[3]
+    assert history["skipped"].to_list() == [False, False, True, False]
+    assert "update 3 skipped, its gradient is nan long (1 in all)" in capsys.readouterr().err
+    lines = (tmp_path / "logs" / "log.jsonl").read_text()
+    assert all(json.loads(line, parse_constant=pytest.fail) for line in lines.splitlines())
 
 
 def test_training_without_finite_gradients_stops_with_one_line(screen, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 import signal
@@ -9,12 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
+from phenopipe.encoders import channel_agnostic
 from phenopipe.encoders.folder import load_encoder
+from phenopipe.errors import UserError
 from phenopipe.formats.histories import HISTORY
 from phenopipe.formats.tables import read_table
+from phenopipe.pretrain import config
 from phenopipe.pretrain.config import MaeKnobs
 from phenopipe.pretrain.flops import training_flops
 from phenopipe.pretrain.loop import Training
@@ -216,3 +221,31 @@ def test_held_out_images_stay_held_out_when_others_go(screen):
     again = hold_out(sites.only(fewer), 2, seed=0)
     kept = sites.only(fewer).table["image_id"].filter(pl.Series(again))
     assert kept.to_list() == sites.table["image_id"].filter(pl.Series(held)).to_list()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"crop": 20}, r"crop 20: wanted a multiple of patch \(8\)"),
+        ({"dim": 18, "heads": 2}, "dim 18: wanted a multiple of 4"),
+        ({"heads": 3}, r"dim 128: wanted a multiple of heads \(3\)"),
+        ({"decoder_dim": 10, "decoder_heads": 2}, "decoder_dim 10: wanted a multiple of 4"),
+        ({"decoder_heads": 3}, "decoder_dim 64: wanted a multiple of decoder_heads"),
+        ({"channel_agnostic": True, "decoder_dim": 12, "decoder_heads": 2}, "multiple of 8"),
+        ({"betas": (2, 0.9)}, "less than 1"),
+        ({"lr": math.inf}, "finite number"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_before_a_training_starts(knobs, told):
+    with pytest.raises(ValidationError, match=told):
+        MaeKnobs(**knobs)
+
+
+def test_heads_between_channels_are_one_number():
+    assert config.CROSS_ATTENTION_HEADS == channel_agnostic.CROSS_ATTENTION_HEADS
+
+
+def test_one_image_cannot_be_trained_on_and_held_out(tmp_path):
+    one = make_screen(tmp_path / "one", n_wells=1)
+    with pytest.raises(UserError, match="found 1 image"):
+        main(command(one, tmp_path))

@@ -239,7 +239,11 @@ def test_command_prints_a_plan_and_writes_its_figures(tmp_path, capsys):
     }
     path, out = tmp_path / "config.yaml", tmp_path / "plan.json"
     path.write_text(yaml.safe_dump(config))
-    main([f"--config={path}", f"--json={out}", "--price-per-hour=2", "--gpu-hours=5"])
+    flags = [f"--config={path}", f"--json={out}", "--price-per-hour=2", "--gpu-hours=5"]
+    # The training itself would refuse eight processes.
+    with pytest.raises(UserError, match="batch 100 cannot be shared equally by 8 GPUs"):
+        main(flags)
+    main([*flags, "--gpus=4"])
     printed = capsys.readouterr().out
     for word in ("own", "GPU-hours", "memory a GPU, FSDP", "price", "5 GPU-hours mean"):
         assert word in printed
@@ -258,6 +262,8 @@ def test_command_prints_a_plan_and_writes_its_figures(tmp_path, capsys):
         ("encoders: {", [], "not readable"),
         ("encoders: {a: mae}", [], "none is of kind"),
         ("encoders: {a: {kind: mae, dim: wide}}", [], r"encoders\.a\.dim"),
+        ("encoders: {a: {kind: mae, manifest: m, epocs: 5}}", [], r"encoders\.a\.epocs"),
+        ("{encoders: {a: {kind: mae}}, pretrain: 3}", [], "pretrain: found 3, wanted knobs"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path, text, wanted, told):

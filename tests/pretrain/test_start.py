@@ -8,6 +8,7 @@ from phenopipe.errors import UserError
 from phenopipe.pretrain import classifier, mae
 from phenopipe.pretrain.config import ClassifierKnobs
 
+from .conftest import make_screen
 from .test_mae import command
 
 
@@ -75,6 +76,12 @@ def test_another_architecture_is_told_by_its_first_difference(
         mae.main([*command(screen, tmp_path, **knobs), *start_of(first)])
     assert "\n" not in str(caught.value) and str(first) in str(caught.value)
     assert not (tmp_path / "encoder").exists()
+
+
+def test_channels_in_another_order_are_told(first, tmp_path):
+    swapped = make_screen(tmp_path / "swapped", channels=("actin", "dna"))
+    with pytest.raises(UserError, match="found dna, actin there and actin, dna here"):
+        mae.main([*command(swapped, tmp_path), *start_of(first)])
 
 
 def test_a_classifier_starts_from_an_encoder_with_a_new_head(screen, tmp_path):

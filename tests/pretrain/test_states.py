@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from phenopipe.errors import UserError
+from phenopipe.pretrain.config import TrainingKnobs
 from phenopipe.pretrain.states import (
     PART,
     States,
@@ -86,6 +87,18 @@ def test_state_of_another_training_is_refused_with_the_difference(tmp_path):
     other = training_facts({**stamp, "inputs": {"manifest": ["two"]}})
     with pytest.raises(UserError, match=r"inputs.manifest is \['one'\] there and \['two'\]"):
         load(tmp_path, other)
+
+
+def test_another_training_that_left_states_is_named_with_the_difference(tmp_path):
+    stamp = {"step": "mae", "knobs": {"lr": 1e-3}, "inputs": {"manifest": ["one"]}}
+    other = {**stamp, "knobs": {"lr": 2e-3}}
+    knobs = TrainingKnobs(checkpoints=str(tmp_path))
+    theirs, ours = (States.of("mae", one, knobs) for one in (stamp, other))
+    save(theirs.folder, 1, facts=theirs.facts)
+    save(tmp_path / "mae-all-0123", 1, facts=theirs.facts)
+    (line,) = ours.others()
+    assert line == f"{theirs.paths()[0]}: knobs.lr is 0.001 there and 0.002 here"
+    assert not theirs.others()
 
 
 def test_nothing_in_a_state_is_a_pickle(tmp_path):

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phenopipe.errors import UserError
+from phenopipe.formats.images import write_images
 from phenopipe.pretrain.sites import find_sites
 from phenopipe.pretrain.stream import CropStream, random_crop
 from tests.pretrain.conftest import make_screen
@@ -81,6 +82,30 @@ def test_order_of_the_files_does_not_matter(tmp_path):
     assert torch.equal(stream(forth).batch(0)[0], stream(back).batch(0)[0])
 
 
+def test_channels_come_in_one_order_whatever_that_of_the_files(tmp_path):
+    one = make_screen(tmp_path / "one", experiment="one", n_wells=2)
+    two = make_screen(tmp_path / "two", experiment="two", n_wells=2, channels=("actin", "dna"))
+    wells = pl.concat([pl.read_parquet(s.manifest) for s in (one, two)])
+    forth, back = (
+        find_sites([s.images for s in order], [s.pixels for s in order], wells, 16)
+        for order in ([one, two], [two, one])
+    )
+    assert list(forth.channels) == list(back.channels) == ["dna", "actin"]
+    assert all(np.array_equal(forth.pixels(at), back.pixels(at)) for at in range(len(forth)))
+
+
+def test_images_smaller_than_a_crop_are_counted(tmp_path, capsys):
+    one = make_screen(tmp_path / "one", n_wells=4)
+    images = pl.read_parquet(one.images)
+    small = images.with_columns(
+        height=pl.when(pl.col("index") == 0).then(8).otherwise("height")
+    )
+    stamp = {"names": {"screen": "made", "experiment": "one"}}
+    write_images(one.images, small.cast({"height": pl.Int32}), stamp)
+    assert len(one.sites()) == 3
+    assert "1 images are smaller than a crop" in capsys.readouterr().out
+
+
 def test_channels_are_matched_by_name(tmp_path):
     one = make_screen(tmp_path / "one", n_wells=2)
     two = make_screen(tmp_path / "two", n_wells=2, channels=("actin", "dna"))
@@ -97,6 +122,17 @@ def test_missing_channel_and_missing_sites_give_one_clear_line(tmp_path):
     wells = one.sites().table
     with pytest.raises(UserError, match="no channel 'actin', found dna"):
         find_sites([one.images, two.images], [one.pixels, two.pixels], wells, 16)
+    # Which of them is the odd one, names decide, not the order of the files.
+    with pytest.raises(UserError, match="no channel 'actin', found dna"):
+        find_sites([two.images, one.images], [two.pixels, one.pixels], wells, 16)
+    alone, more = (
+        make_screen(tmp_path / e, experiment=e, n_wells=2, channels=channels)
+        for e, channels in (("alone", ("dna",)), ("more", ("dna", "actin")))
+    )
+    with pytest.raises(UserError, match="channel 'actin', which other stores have not"):
+        find_sites([alone.images, more.images], [alone.pixels, more.pixels], wells, 16)
+    with pytest.raises(UserError, match="the manifest is empty"):
+        find_sites([one.images], [one.pixels], wells.clear(), 16)
     with pytest.raises(UserError, match="no stored image"):
         one.sites(crop=64)
     with pytest.raises(UserError, match="1 images tables and 2 pixel stores"):
