@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 # Celik et al. (2024) draw two lists of this many genes for each seed pair.
 SAMPLE_SIZE = 5_000
 ROWS_A_BLOCK = 512
-NUMBERS_A_PASS = 2**22
+# A megabyte: larger copies of rows leave the cache, and the system clears their memory anew.
+NUMBERS_A_PASS = 2**17
 # From this share of all pairs on, a product of whole blocks is cheaper than pair by pair.
 MANY_PAIRS = 1 / 64
 
