@@ -12,17 +12,14 @@ HISTORY = Schema(
         "loss": (pl.Float64, "what was minimized, mean over the batch"),
         "lr": (pl.Float64, "learning rate of the update"),
         "gradient_norm": (pl.Float64, "before clipping"),
-        "skipped": (
-            pl.Boolean,
-            "the update was not made: the gradient too long, or not finite",
-        ),
     },
     unique=("update",),
-    # Parts of the loss: l2 and fourier of an autoencoder, accuracy of a classifier; dino, ibot,
-    # koleo and entropy of a student and its teacher, and what is measured now and then, null
-    # between: of held-out images, and accuracies of probes on every block.
+    # skipped: the update was not made (older trainings do not tell). Parts of the loss: l2 and
+    # fourier of an autoencoder, accuracy of a classifier; dino, ibot, koleo and entropy of a
+    # student and its teacher, and what is measured now and then, null between: of held-out
+    # images, and accuracies of probes on every block.
     extra=(
-        *("l2", "fourier", "accuracy", "dino", "ibot", "koleo", "entropy"),
+        *("skipped", "l2", "fourier", "accuracy", "dino", "ibot", "koleo", "entropy"),
         *("held_out_", "probe_"),
     ),
 )

@@ -142,7 +142,7 @@ def _table(histories: dict[str, pl.DataFrame], painted: dict[str, Arrays]) -> Pi
                 tell(float(history["loss"][0])),
                 tell(float(tail["loss"].mean() or 0)),  # type: ignore[arg-type]
                 tell(error),
-                tell(int((~finite).sum())),
+                tell(int(history.get_column("skipped", default=~finite).sum())),
             ]
         )
     header = [
@@ -152,7 +152,7 @@ def _table(histories: dict[str, pl.DataFrame], painted: dict[str, Arrays]) -> Pi
     caption = (
         "Last loss: mean of the last twentieth of the updates. Held-out L2: error on masked "
         "patches of images never trained on; 1 would be as good as knowing only each channel's "
-        "mean. Skipped: updates whose gradient was not finite."
+        "mean. Skipped: updates that were not made, their gradient too long or not finite."
     )
     return Table(header, rows, caption, frozenset(range(1, 7)))
 
