@@ -218,7 +218,10 @@ def main():
         folder = chosen.work / f"seed-{seed}-order"
         run(only_learning(demo(seed)), folder, chosen.cores, "all")
         found[seed] = reached(folder)
-        print(f"\n## Encoders that learned for longer, seed {seed}\n\n{order(found[seed])}")
+        print(
+            f"\n## Encoders that learned for longer, seed {seed}\n\n{order(found[seed])}",
+            flush=True,
+        )
     if len(found) > 1:
         mean = pl.concat(found.values()).group_by("encoder").mean().sort("accuracy")
         print(f"\n## Encoders that learned for longer, mean over seeds\n\n{order(mean)}")

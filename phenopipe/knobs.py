@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from phenopipe import __version__
 from phenopipe.errors import UserError
@@ -52,6 +52,11 @@ class Knobs(BaseModel):
     def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Write out what one setting stands for, if it stands for others."""
         return dict(settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
+        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
 
     @classmethod
     def merged(cls, *layers: Mapping[str, Any]) -> Self:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from phenopipe.embed.presets import PRESETS, Preset
 from phenopipe.knobs import Knobs
@@ -54,11 +54,6 @@ class PrepareKnobs(Knobs):
         if "architecture" in written:
             written.setdefault("model_args", {})
         return written
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
-        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
 
     @property
     def tagged(self) -> str | None:

@@ -159,11 +159,6 @@ class MaeKnobs(TrainingKnobs):
         """Write out what the preset stands for, under what is set beside it."""
         return {**PRESETS.get(str(settings.get("preset")), {}), **settings}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
-        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
-
     @field_validator("preset")
     @classmethod
     def _of_its_kind(cls, preset: str | None, info: ValidationInfo) -> str | None:
@@ -299,11 +294,6 @@ class DinoKnobs(TrainingKnobs):
         """Write out what the preset stands for, under what is set beside it."""
         return {**DINO_PRESETS.get(str(settings.get("preset")), {}), **settings}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
-        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
-
     @model_validator(mode="after")
     def _fit(self) -> Self:
         check_multiples(self, ("crop", "patch"), ("small_crop", "patch"))
@@ -347,11 +337,6 @@ class ClassifierKnobs(TrainingKnobs):
         if "architecture" in settings:
             return {"model_args": {}, **settings}
         return dict(settings)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
-        return cls.expanded(settings) if isinstance(settings, Mapping) else settings
 
     @model_validator(mode="after")
     def _fit(self) -> Self:

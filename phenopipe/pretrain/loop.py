@@ -157,8 +157,9 @@ class Training:
             how = f"continues after update {self.done}" if continues else "starts"
             many = f" on {self.world.size} processes" if self.world.size > 1 else ""
             self.journal.note(self.done, f"{how}{many}, {self.updates} updates in all")
-            for other in [] if continues or not self.world.leads else self.states.others():
-                self.journal.note(0, f"takes nothing from another training, {other}")
+            if self.world.leads and not continues:
+                for other in self.states.others():
+                    self.journal.note(0, f"takes nothing from another training, {other}")
             while self.done < self.updates:
                 self._train()
             self.states.finish()

@@ -107,35 +107,30 @@ def find_sites(
         raise UserError(f"found {len(images)} images tables and {len(pixels)} pixel stores")
     if wells.is_empty():
         raise UserError("no wells are wanted: the manifest is empty")
-    first = min(zip(map(_place, images), pixels, strict=True), default=None)
+    names = [read_stamp(path).get("names", {}) for path in images]
+    places = [(str(one.get("screen")), str(one.get("experiment"))) for one in names]
+    first = min(zip(places, pixels, strict=True), default=None)
     channels = pixel_channels(first[1]) if first else []
     orders = [_order(path, channels) for path in pixels]
     frames = []
     for number, path in enumerate(images):
         table = read_images(path).filter(pl.col("index").is_not_null())
-        screen = read_stamp(path).get("names", {}).get("screen")
+        screen = names[number].get("screen")
         wanted = wells if screen is None else wells.filter(pl.col("screen") == screen)
         sites = table.join(wanted.select("screen", "well_id").unique(), on="well_id")
         frames.append(sites.with_columns(store=pl.lit(number, dtype=pl.Int64)))
-    table = pl.concat(frames) if frames else pl.DataFrame({"height": []})
-    large = table.filter(pl.min_horizontal("height", "width") >= crop)
-    if large.is_empty():
+    every = pl.concat(frames) if frames else pl.DataFrame({"height": []})
+    table = every.filter(pl.min_horizontal("height", "width") >= crop)
+    if table.is_empty():
         raise UserError(
             f"no stored image of the wanted wells is {crop} pixels wide and high, "
-            f"found {table.height} images"
+            f"found {every.height} images"
         )
-    if large.height < table.height:
-        print(f"{table.height - large.height} images are smaller than a crop: left out")
-    table = large
+    if table.height < every.height:
+        print(f"{every.height - table.height} images are smaller than a crop: left out")
     columns = ["image_id", "well_id", "store", "index", "height", "width"]
     table = table.sort("screen", "image_id").select("screen", *columns)
     return Sites(table, [open_pixels(path) for path in pixels], orders, channels)
-
-
-def _place(images: Path) -> tuple[str, str]:
-    """Screen and experiment of an images table."""
-    names = read_stamp(images).get("names", {})
-    return str(names.get("screen")), str(names.get("experiment"))
 
 
 def _order(path: Path, channels: Sequence[str]) -> list[int]:

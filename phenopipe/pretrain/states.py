@@ -174,11 +174,12 @@ class States:
         name, _, _ = self.folder.name.rpartition("-")
         found = []
         for folder in sorted(self.folder.parent.glob(f"{name}-*")):
-            whole = [path for path in States(folder).paths() if is_whole(path)]
-            same_name = folder.name.rpartition("-")[0] == name
-            if whole and same_name and folder != self.folder:
-                theirs = json.loads((whole[-1] / "state.json").read_text())["training"]
-                found.append(f"{whole[-1]}: {difference(self.facts, theirs)}")
+            if folder == self.folder or folder.name.rpartition("-")[0] != name:
+                continue
+            newest = next(filter(is_whole, reversed(States(folder).paths())), None)
+            if newest is not None:
+                theirs = json.loads((newest / "state.json").read_text())["training"]
+                found.append(f"{newest}: {difference(self.facts, theirs)}")
         return found
 
     def _newest(self) -> int:

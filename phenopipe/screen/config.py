@@ -154,10 +154,10 @@ class ImagesKnobs(TableKnobs):
         """Check settings from several places; the preset of a source is below all of them."""
         return cls.model_validate({k: v for one in layers for k, v in one.items()})
 
-    @model_validator(mode="before")
     @classmethod
-    def _expand(cls, settings: Any) -> Any:  # noqa: ANN401 - whatever the user gave
-        return with_preset(dict(settings)) if isinstance(settings, Mapping) else settings
+    def expanded(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Write out what the source's preset stands for, under what is set beside it."""
+        return with_preset(dict(settings))
 
     @model_validator(mode="after")
     def _one_way_to_name_files(self) -> "ImagesKnobs":
