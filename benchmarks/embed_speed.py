@@ -26,12 +26,13 @@ from phenopipe.embed.config import PrepareKnobs, WellsKnobs
 from phenopipe.embed.crops import crop_corners, cut_crops
 from phenopipe.embed.passes import Passes
 from phenopipe.embed.prepare import prepare_encoder
-from phenopipe.embed.reading import ahead, cut_into_batches, read_sites, sites_of
+from phenopipe.embed.reading import cut_into_batches, read_sites, sites_of
 from phenopipe.embed.wells import embed_wells
 from phenopipe.encoders.base import Encoder
 from phenopipe.encoders.folder import load_encoder, save_encoder
 from phenopipe.formats.embeddings import embeddings_writer
 from phenopipe.formats.images import open_pixels, write_pixels
+from phenopipe.threads import ahead
 
 STAINS = ("dna", "er", "actin", "rna", "mitochondria", "golgi")
 Run = Callable[[], Any]
@@ -195,7 +196,7 @@ def whole_step(pairs: int, folder: Path) -> None:
     held = [decoded(run) for run in runs]
 
     def decode() -> None:
-        for _ in ahead(runs, decoded, 1):
+        for _ in ahead(decoded, runs, 1):
             pass
 
     def model() -> None:

@@ -29,9 +29,10 @@ from phenopipe.formats.tables import read_table, write_table
 from phenopipe.formats.wells import CONDITION
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.seeds import generator
+from phenopipe.threads import side_by_side
 
 GENE = ("kind", "gene")
-ROWS_A_BLOCK = 4_096
+ROWS_A_BLOCK, ROWS_A_PASS = 4_096, 256
 # Squared distances under this share of the squared lengths lose digits in a product.
 NEAR = 1e-3
 
@@ -71,19 +72,34 @@ def mean_distance(x_ND: Floats, y_MD: Floats) -> float:
     return total / (len(x_ND) * len(y_MD))
 
 
-def distances(x_ND: Floats, y_MD: Floats) -> NDArray[np.float64]:
+def squares(x_ND: Floats) -> NDArray[np.floating]:
+    """Squared length of each row."""
+    return np.asarray(np.einsum("nd,nd->n", x_ND, x_ND))
+
+
+def distances(
+    x_ND: Floats, x_N: NDArray[np.floating], y_MD: Floats, y_M: NDArray[np.floating]
+) -> NDArray[np.float64]:
     """Euclidean distances of all pairs of rows, of shape (n, m), by one matrix product.
+
+    Parameters
+    ----------
+    x_ND, y_MD : float arrays of shapes (n, n_features) and (m, n_features)
+        The rows.
+    x_N, y_M : float arrays of shapes (n,) and (m,)
+        Their :func:`squares`.
 
     Notes
     -----
     |x - y|² = |x|² + |y|² - 2 x·y loses digits where points are much nearer to each other
     than to the origin; such pairs are computed again, from their difference.
     """
-    x_N, y_M = (np.einsum("nd,nd->n", a, a) for a in (x_ND, y_MD))
-    square_NM = np.asarray(x_ND @ (-2 * y_MD).T, dtype=np.float64)
+    square_NM = np.asarray(x_ND @ y_MD.T, dtype=np.float64)
+    square_NM *= -2
     scale_NM = x_N[:, None] + y_M
     square_NM += scale_NM
-    n, m = np.nonzero(square_NM < NEAR * scale_NM)
+    scale_NM *= NEAR
+    n, m = np.nonzero(square_NM < scale_NM)
     for start in range(0, len(n), ROWS_A_BLOCK):
         part = slice(start, start + ROWS_A_BLOCK)
         apart_PD = x_ND[n[part]] - y_MD[m[part]]
@@ -122,7 +138,13 @@ class Controls:
         x_CD = np.asarray(x_CD, dtype=np.float64)
         self.center_D = x_CD.mean(axis=0)
         self.x_CD = x_CD - self.center_D
-        self.distance_CC = cdist(self.x_CD, self.x_CD)
+        self.square_C = squares(self.x_CD)
+        self.distance_CC = np.empty((len(x_CD), len(x_CD)))
+        for start in range(0, len(x_CD), ROWS_A_PASS):
+            part = slice(start, start + ROWS_A_PASS)
+            self.distance_CC[part] = distances(
+                self.x_CD[part], self.square_C[part], self.x_CD, self.square_C
+            )
         self.sum_C = self.distance_CC.sum(axis=1)
         self.total = float(self.sum_C.sum())
 
@@ -139,8 +161,9 @@ class Controls:
         as many controls as each draw of the null was held against.
         """
         x_ND = np.asarray(x_ND, dtype=np.float64) - self.center_D
-        across_C = distances(x_ND, self.x_CD).mean(axis=0)
-        inside = float(distances(x_ND, x_ND).mean())
+        square_N = squares(x_ND)
+        across_C = distances(x_ND, square_N, self.x_CD, self.square_C).mean(axis=0)
+        inside = float(distances(x_ND, square_N, x_ND, square_N).mean())
         energy = float(2 * across_C.mean()) - inside - self.total / len(self.x_CD) ** 2
         if null is None:
             return energy, None
@@ -214,14 +237,19 @@ def magnitudes(treated: Treated | TreatedFiles, knobs: MagnitudeKnobs) -> pl.Dat
             f"none of {table.height} conditions has {knobs.min_wells} wells, wanted some"
         )
     nulls = {n: _null(controls, n, knobs) for n in sorted(enough["n_wells"].unique())}
-    measured = []
+
+    def measure(condition: tuple[dict[str, Any], Floats]) -> dict[str, Any]:
+        row, x_ND = condition
+        null = nulls[row["n_wells"]]
+        energy, p_value = controls.judge(x_ND, null)
+        mean = None if null is None else float(null.energy_K.mean())
+        return row | {"energy_distance": energy, "null": mean, "p_value": p_value}
+
+    measured: list[dict[str, Any]] = []
     for portion in portions(listed, enough, keys, WELLS_A_PORTION):
         gathered = gather(loads, enters, listed, portion, keys)
-        for row, x_ND in zip(portion.iter_rows(named=True), gathered, strict=True):
-            null = nulls[row["n_wells"]]
-            energy, p_value = controls.judge(x_ND, null)
-            mean = None if null is None else float(null.energy_K.mean())
-            measured.append(row | {"energy_distance": energy, "null": mean, "p_value": p_value})
+        rows = portion.iter_rows(named=True)
+        measured += side_by_side(measure, zip(rows, gathered, strict=True))
     schema = {name: dtype for name, (dtype, _) in MAGNITUDES.columns.items()}
     columns = {name: [row.get(name) for row in measured] for name in schema}
     return pl.DataFrame(columns, schema=schema).sort(keys)

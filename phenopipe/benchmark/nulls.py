@@ -3,12 +3,15 @@
 Shape suffixes: G genes, D features, P pairs, Z cosines of the null, B rows of a block.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from phenopipe.threads import side_by_side
 
 # Celik et al. (2024) draw two lists of this many genes for each seed pair.
 SAMPLE_SIZE = 5_000
@@ -98,21 +101,24 @@ def cut_ranks(size: int, low: float, high: float) -> tuple[int, int]:
 
 
 def pair_cosines(
-    unit_GD: NDArray[np.float64], first_P: NDArray[np.integer], second_P: NDArray[np.integer]
+    unit_GD: NDArray[np.floating], first_P: NDArray[np.integer], second_P: NDArray[np.integer]
 ) -> NDArray[np.float32]:
     """Cosine of each pair of rows, rounded as the nulls are."""
     if len(first_P) > MANY_PAIRS * len(unit_GD) ** 2:
         return all_cosines(unit_GD, first_P, second_P)
     cosine_P = np.empty(len(first_P), dtype=np.float32)
     step = max(1, NUMBERS_A_PASS // unit_GD.shape[1])
-    for start in range(0, len(first_P), step):
+
+    def fill(start: int) -> None:
         part = slice(start, start + step)
         cosine_P[part] = np.einsum("pd,pd->p", unit_GD[first_P[part]], unit_GD[second_P[part]])
+
+    deque(side_by_side(fill, range(0, len(first_P), step)), maxlen=0)
     return cosine_P
 
 
 def all_cosines(
-    unit_GD: NDArray[np.float64],
+    unit_GD: NDArray[np.floating],
     first_P: NDArray[np.integer],
     second_P: NDArray[np.integer],
     take: Callable[[NDArray[np.float32]], None] | None = None,
@@ -147,7 +153,7 @@ def all_cosines(
     return cosine_P
 
 
-def _blocks(unit_GD: NDArray[np.float64]) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def _blocks(unit_GD: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.floating]]]:
     """Cosines of a block of rows with themselves and all later rows, block by block."""
     for start in range(0, len(unit_GD), ROWS_A_BLOCK):
         yield start, unit_GD[start : start + ROWS_A_BLOCK] @ unit_GD[start:].T

@@ -20,6 +20,7 @@ from phenopipe.formats.wells import conditions
 
 Floats = NDArray[np.floating]
 LAYOUT = ("experiment", "layout", "cell_type")
+ROWS_A_PASS = 1_024
 # What a treated well carries beside the columns of the wells format.
 TREATMENT = ("perturbation", "kind", "gene", "guide", "concentration_um", "background")
 
@@ -223,12 +224,15 @@ def unit_rows(x_ND: Floats, names: Sequence[str] | None = None) -> NDArray[np.fl
     UserError
         If a row has length zero or is not finite, so that it points nowhere.
     """
-    x_ND = np.asarray(x_ND, dtype=np.float64)
-    length_N1 = np.linalg.norm(x_ND, axis=1, keepdims=True)
+    unit_ND = np.array(x_ND, dtype=np.float64)
+    length_N1 = np.empty((len(unit_ND), 1))
+    for start in range(0, len(unit_ND), ROWS_A_PASS):
+        part = slice(start, start + ROWS_A_PASS)
+        length_N1[part] = np.linalg.norm(unit_ND[part], axis=1, keepdims=True)
     bad_N = ~(np.isfinite(length_N1[:, 0]) & (length_N1[:, 0] > 0))
     if bad_N.any():
         at = int(np.flatnonzero(bad_N)[0])
         name = f"row {at}" if names is None else str(names[at])
         raise UserError(f"{name}: an embedding of length {length_N1[at, 0]:g} points nowhere")
-    unit_ND: NDArray[np.float64] = x_ND / length_N1
+    unit_ND /= length_N1
     return unit_ND

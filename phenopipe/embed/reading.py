@@ -1,21 +1,15 @@
-"""Sites in the order of their wells, read and cut while the model works.
+"""Sites in the order of their wells, read and cut into batches.
 
 Shape suffixes: S sites, N crops, C channels, H W pixels.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.embed.crops import crop_corners
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Sites(NamedTuple):
@@ -53,20 +47,6 @@ def cut_into_batches(n_sites: int, crops_a_site: int, batch: int) -> list[slice]
     """
     size = max(1, batch // crops_a_site)
     return [slice(first, first + size) for first in range(0, n_sites, size)]
-
-
-def ahead(
-    items: Iterable[Item], work: Callable[[Item], Result], readers: int
-) -> Iterator[Result]:
-    """Yield the work on each item in order, ``readers`` items ahead of who takes them."""
-    with ThreadPoolExecutor(max_workers=readers) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > readers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def crops_a_well(images: pl.DataFrame, pixels: Any, crop: int, *, leave_out_ring: bool) -> int:  # noqa: ANN401

@@ -20,7 +20,7 @@ from phenopipe.embed.config import WellsKnobs
 from phenopipe.embed.crops import crop_corners, cut_crops
 from phenopipe.embed.devices import one_device
 from phenopipe.embed.passes import Passes
-from phenopipe.embed.reading import ahead, crops_a_well, cut_into_batches, read_sites, sites_of
+from phenopipe.embed.reading import crops_a_well, cut_into_batches, read_sites, sites_of
 from phenopipe.encoders.base import Encoder
 from phenopipe.encoders.folder import load_encoder
 from phenopipe.errors import UserError
@@ -28,6 +28,7 @@ from phenopipe.formats.embeddings import embeddings_writer
 from phenopipe.formats.images import open_pixels, pixel_channels, pixel_facts, read_images
 from phenopipe.formats.wells import read_wells
 from phenopipe.knobs import parse_step, run_step
+from phenopipe.threads import ahead
 
 
 def embed_wells(
@@ -85,7 +86,7 @@ def embed_wells(
     runs = cut_into_batches(len(sites.rows), len(corners), knobs.batch)
     of_sites = (
         (int(row), x_KBD.sum(axis=0, dtype=np.float64))
-        for rows, prepared in ahead(runs, prepare, knobs.readers)
+        for rows, prepared in ahead(prepare, runs, knobs.readers)
         for row, x_KBD in zip(rows, _by_site(passes(prepared), len(corners)), strict=True)
     )
     for row, sums in groupby(of_sites, key=itemgetter(0)):

@@ -4,7 +4,6 @@ Written in place of decoded pixels where a screen says so. It is read as the arr
 other form is: by index, by slice, by a list of indices.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from phenopipe.formats.bit_depth import Limits, lookups, to_8_bit
 from phenopipe.formats.files import Files
 from phenopipe.formats.stores import content_digest, save_attributes
 from phenopipe.formats.tables import Stamp
+from phenopipe.threads import n_threads
 
 SITES, PLATE, KEY = "sites.parquet", "plate", "in_place"
 
@@ -108,8 +108,7 @@ class PixelsInPlace:
     def get_orthogonal_selection(self, indices: Sequence[int]) -> NDArray[np.integer]:
         """Decode some sites, as many at a time as there are threads."""
         found = np.empty((len(indices), *self.shape[1:]), dtype=self.dtype)
-        threads = int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
-        with ThreadPoolExecutor(threads) as pool:
+        with ThreadPoolExecutor(n_threads()) as pool:
             for at, site in enumerate(pool.map(self._site, map(int, indices))):
                 found[at] = site
         return found

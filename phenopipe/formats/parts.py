@@ -1,8 +1,6 @@
 """Tables longer than memory: read in parts, prepared ahead, and written part by part."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic
 from phenopipe.formats.tables import Schema, Stamp, check_format, parquet_form, stamp_of
+from phenopipe.threads import ahead
 
 # Rows that are worked on at once; two or three such parts are in memory.
 ROWS_A_PART = 250_000
@@ -107,22 +106,8 @@ def _open(path: Path, schema: Schema) -> tuple[dict[str, pl.DataType], int]:
 
 
 def prepared(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """Yield the result of some work on each item, in their order, a few items ahead.
-
-    Threads do the work; it should release the interpreter, as polars and pyarrow do.
-    """
-    with ThreadPoolExecutor(WORKERS) as pool:
-        waiting: deque[Future[T]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > WORKERS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    """Yield the result of some work on each item, in their order, a few items ahead."""
+    return ahead(work, items, WORKERS)
 
 
 @contextmanager

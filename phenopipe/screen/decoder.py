@@ -1,12 +1,9 @@
 """Pixels of the sites that can be stored: decoded by threads, scaled, ahead of their writer."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,9 +15,8 @@ from phenopipe.formats.files import Files, Found
 from phenopipe.screen.config import ImagesKnobs
 from phenopipe.screen.scaling import Histogram, control_sites, fixed_limits
 from phenopipe.screen.sites import FILE, Format, files_of_site
+from phenopipe.threads import ahead, n_threads
 
-A = TypeVar("A")
-B = TypeVar("B")
 # Sites decoded ahead of the writer, for each thread: enough to keep it fed, few enough
 # that memory holds.
 AHEAD = 4
@@ -29,7 +25,7 @@ AHEAD = 4
 def look_at_all(files: pl.DataFrame, root: Path) -> dict[str, Found]:
     """Read the header of every named file."""
     names = files[FILE].drop_nulls().unique(maintain_order=True).to_list()
-    with ThreadPoolExecutor(threads()) as pool:
+    with ThreadPoolExecutor(n_threads()) as pool:
         return dict(zip(names, pool.map(Files(root).look, names), strict=True))
 
 
@@ -116,11 +112,10 @@ class Decoder:
             free.put(pixels)
             return scaled
 
-        with ThreadPoolExecutor(threads()) as pool:
-            for pixels in _ahead(pool, one, sites):
-                yield pixels
-                if tables is None:
-                    free.put(pixels)
+        for pixels in ahead(one, sites, n_threads(), each=AHEAD):
+            yield pixels
+            if tables is None:
+                free.put(pixels)
 
     def _site(self, image_id: str, pixels_CHW: NDArray[np.integer]) -> None:
         for plane_HW, file in zip(pixels_CHW, self.planes[image_id], strict=True):
@@ -132,19 +127,3 @@ class Decoder:
                 self.faults[image_id] = str(error)
                 pixels_CHW[:] = 0
                 break
-
-
-def threads() -> int:
-    """Threads that this job may use."""
-    return int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0))))
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Callable[[A], B], todo: Iterable[A]) -> Iterator[B]:
-    """Results in order, with a bounded number of them computed ahead."""
-    running: deque[Future[B]] = deque()
-    for one in todo:
-        running.append(pool.submit(work, one))
-        if len(running) > AHEAD * threads():
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()

@@ -17,7 +17,8 @@ def unit(x):
 @pytest.fixture
 def small_is_large(monkeypatch):
     monkeypatch.setattr(large, "LARGE", 100)
-    monkeypatch.setattr(large, "ROWS_A_BLOCK", 64)
+    monkeypatch.setattr(large, "ROWS_A_TILE", 32)
+    monkeypatch.setattr(large, "COLUMNS_A_TILE", 48)
     monkeypatch.setattr(large, "FEATURES_A_PRODUCT", 3)
 
 
@@ -95,3 +96,15 @@ def test_a_map_of_equal_genes_is_sorted(small_is_large):
     nothing = np.empty(0, dtype=np.int64)
     null, _ = large.genome_null(unit_GD, nothing, nothing, THRESHOLDS)
     assert isinstance(null, nulls.Null) and null.cuts(0.05, 0.95) == (1.0, 1.0)
+
+
+def test_a_large_null_does_not_depend_on_the_number_of_threads(small_is_large, monkeypatch):
+    unit_GD = unit(np.random.default_rng(1).normal(size=(200, 7)))
+    first, second = np.triu_indices(200, 1)
+    both = []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        both.append(large.large_null(unit_GD, first, second, THRESHOLDS))
+    (one, one_P), (other, other_P) = both
+    assert one.value_of == other.value_of and (one_P == other_P).all()
+    assert (one.upto_B == other.upto_B).all() and (one.edges_B == other.edges_B).all()

@@ -10,6 +10,7 @@ from phenopipe.benchmark.magnitude import (
     energy_distance,
     magnitudes,
     main,
+    squares,
     summarize_magnitudes,
 )
 from phenopipe.benchmark.treated import TreatedFiles, read_treated
@@ -220,7 +221,7 @@ def test_distances_by_a_product_are_exact_for_coincident_points_too(shift):
     rng = np.random.default_rng(4)
     x_ND = rng.normal(size=(30, 6)) + shift
     y_MD = np.vstack([x_ND[:5], x_ND[5:10] + 1e-9, rng.normal(size=(20, 6)) + shift])
-    found_NM = distances(x_ND, y_MD)
+    found_NM = distances(x_ND, squares(x_ND), y_MD, squares(y_MD))
     exact_NM = np.sqrt(((x_ND[:, None] - y_MD) ** 2).sum(axis=2))
     assert found_NM == pytest.approx(exact_NM, rel=1e-11, abs=1e-15)
     assert (np.diag(found_NM)[:5] == 0).all()
