@@ -7,7 +7,8 @@ alignment and arm correction, the figure that each of them is there for, on and 
 switch starts from a copy of the whole run, so that only what follows from it is repeated;
 the first judge stands for the trained encoder there. Last, encoders that differ by how long
 they learned and by nothing else: is their order in the probe that in the benchmark? The
-demo's own are too much alike to tell. Runs that are complete are not repeated.
+demo's own are too much alike to tell. Then one of these on screens that differ by how far
+groups are moved and by nothing else. Runs that are complete are not repeated.
 """
 
 import argparse
@@ -40,6 +41,10 @@ LADDER = (100, 400, 1500)
 HARDER = {"strength": 2.0, "active_groups": 12, "genes_per_group": 4, "silent_groups": 0}
 HARDER |= {"compounds": 0}
 MAPPED = {"cell_type": "ARPE-19"}
+# How far groups are moved, in units of a trait, on screens that one encoder looks at.
+STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+RISING = ("ks", "cvm", "ks_permuted", "cvm_permuted", "recall_all_pairs_0.05_0.95")
+RISING += ("recall_permuted_all_pairs_0.05_0.95",)
 
 
 def demo(seed):
@@ -93,6 +98,19 @@ def only_learning(config):
     }
 
 
+def only_strength(config, strength, encoder):
+    """Return the harder screen at another strength, seen by an encoder that learned already."""
+    lean = only_learning(config)
+    screen = {**lean["screens"]["simulated"], "strength": strength}
+    genome = {**lean["benchmarks"]["genome"], "encoders": [JUDGE]}
+    return {
+        **{key: lean[key] for key in ("seed", "undersample", "align")},
+        "screens": {"simulated": screen},
+        "encoders": {JUDGE: {"kind": "imported", "weights": str(encoder)}},
+        "benchmarks": {"genome": genome},
+    }
+
+
 def merged(config, change):
     """Return the configuration with some knobs of some sections set."""
     result = dict(config)
@@ -105,7 +123,7 @@ def merged(config, change):
 
 
 def run(config, folder, cores, target):
-    """Run the workflow in a folder and return its planted-truth figures."""
+    """Run the workflow in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -119,6 +137,11 @@ def run(config, folder, cores, target):
         )
     if done.returncode:
         sys.exit(f"{folder}: the run failed, see {log}")
+
+
+def run_truth(config, folder, cores):
+    """Run the workflow in a folder and return its planted-truth figures."""
+    run(config, folder, cores, "results/report/truth.parquet")
     return pl.read_parquet(folder / "results" / "report" / "truth.parquet")
 
 
@@ -185,23 +208,18 @@ def order(wide):
     return "\n".join(lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cores", default="2")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "planted_truth")
-    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
-    parser.add_argument(
-        "--only", choices=["demo", "switches", "order"], help="leave out the rest"
-    )
-    chosen = parser.parse_args()
-    target = "results/report/truth.parquet"
-    if chosen.only in (None, "demo"):
-        runs = {
-            f"seed {seed}": run(demo(seed), chosen.work / f"seed-{seed}", chosen.cores, target)
-            for seed in chosen.seeds
-        }
-        print("## The demo\n\n" + table(runs), flush=True)
-    for seed in chosen.seeds if chosen.only in (None, "switches") else ():
+def run_demo(chosen):
+    """Print the demo's figures, a column a seed."""
+    runs = {
+        f"seed {seed}": run_truth(demo(seed), chosen.work / f"seed-{seed}", chosen.cores)
+        for seed in chosen.seeds
+    }
+    print("## The demo\n\n" + table(runs), flush=True)
+
+
+def run_switches(chosen):
+    """Print what each correction is there for, with it and without."""
+    for seed in chosen.seeds:
         whole = chosen.work / f"seed-{seed}"
         for name, (change, figures) in SWITCHES.items():
             lean = (only_qc if name == "qc" else only_judge)(demo(seed))
@@ -210,11 +228,15 @@ def main():
                 folder = chosen.work / f"seed-{seed}-{name.replace(' ', '-')}-{state}"
                 if not folder.exists():
                     shutil.copytree(whole, folder)
-                found = run(config, folder, chosen.cores, target)
+                found = run_truth(config, folder, chosen.cores)
                 runs[state] = found.filter(pl.col("metric").is_in(figures))
             print(f"\n## {name}, seed {seed}\n\n{table(runs)}", flush=True)
+
+
+def run_order(chosen):
+    """Print how encoders that learned for longer order in probe and benchmark."""
     found = {}
-    for seed in chosen.seeds if chosen.only in (None, "order") else ():
+    for seed in chosen.seeds:
         folder = chosen.work / f"seed-{seed}-order"
         run(only_learning(demo(seed)), folder, chosen.cores, "all")
         found[seed] = reached(folder)
@@ -225,6 +247,42 @@ def main():
     if len(found) > 1:
         mean = pl.concat(found.values()).group_by("encoder").mean().sort("accuracy")
         print(f"\n## Encoders that learned for longer, mean over seeds\n\n{order(mean)}")
+
+
+def run_strength(chosen):
+    """Print what the benchmarks say as groups are moved farther, a column a strength."""
+    for seed in chosen.seeds:
+        encoder = chosen.work / f"seed-{seed}-order" / "results" / "encoders" / JUDGE
+        runs = {}
+        for strength in STRENGTHS:
+            folder = chosen.work / f"seed-{seed}-strength-{strength:g}"
+            config = only_strength(demo(seed), strength, encoder.resolve())
+            run(config, folder, chosen.cores, "all")
+            place = folder / "results" / "benchmark" / "genome" / JUDGE
+            both = (place / "replicates.parquet", place / "recall.parquet")
+            figures = pl.concat(map(pl.read_parquet, both))
+            runs[f"{strength:g}"] = figures.filter(pl.col("metric").is_in(RISING))
+        print(f"\n## Groups moved farther, seed {seed}\n\n{table(runs)}", flush=True)
+
+
+PARTS = {
+    "demo": run_demo,
+    "switches": run_switches,
+    "order": run_order,
+    "strength": run_strength,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cores", default="2")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "planted_truth")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    parser.add_argument("--only", choices=PARTS, help="leave out the rest")
+    chosen = parser.parse_args()
+    for name, part in PARTS.items():
+        if chosen.only in (None, name):
+            part(chosen)
 
 
 if __name__ == "__main__":
