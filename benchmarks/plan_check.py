@@ -54,6 +54,12 @@ def products_rate(dtype, crops):
             x, w = torch.randn(n, inner, dtype=dtype), torch.randn(outer, inner, dtype=dtype)
             seconds += processor_seconds(lambda x=x, w=w: functional.linear(x, w), 7)
             operations += 2.0 * n * inner * outer
+    # Attention is products, too, and far from their speed on a processor.
+    for tokens, heads, width in ((257, 16, 32), (65, 6, 64)):
+        q, k, v = torch.randn(3, crops, heads, tokens, width, dtype=dtype)
+        attend = functional.scaled_dot_product_attention
+        seconds += processor_seconds(lambda q=q, k=k, v=v, f=attend: f(q, k, v), 7)
+        operations += 4.0 * crops * heads * tokens**2 * width
     return operations / seconds
 
 
