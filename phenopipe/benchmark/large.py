@@ -229,7 +229,7 @@ class Tiles:
 
 
 class Near(NamedTuple):
-    """Pairs whose cosine lies in a window's bins: bin, rows."""
+    """Pairs whose cosine lies in a window's bins: cosine, its bin, both rows."""
 
     cosine_C: NDArray[np.float32]
     bin_C: NDArray[np.int16]
