@@ -139,6 +139,7 @@ rule report_page:
         magnitude=of_page("magnitude"),
         magnitude_perturbations=of_page("magnitude_perturbations"),
         compounds=of_page("compounds"),
+        classes=of_page("classes"),
         arm_bias=of_page("arm_bias"),
         truth=of_page("found"),
     output:
@@ -188,6 +189,7 @@ rule report_page:
             --magnitude {input.magnitude:q} \
             --magnitude-perturbations {input.magnitude_perturbations:q} \
             --compounds {input.compounds:q} \
+            --classes {input.classes:q} \
             --arm-bias {input.arm_bias:q} \
             --truth {input.truth:q}) \
             --page {output.page:q} \

@@ -94,7 +94,7 @@ def build_sections(files: StepFiles, knobs: PageKnobs) -> list[Section]:
     blocks = read_results(files.blocks)
     histories, painted = trainings(files)
     found = stack(read_table(path, RESULTS) for path in files.truth)
-    tests = ("recall", "replicates", "magnitude", "compounds", "arm_bias")
+    tests = ("recall", "replicates", "magnitude", "compounds", "classes", "arm_bias")
     results = comparable(
         read_results([path for test in tests for path in getattr(files, test)]),
         stack(read_named(path, REPLICATE_PAIRS) for path in files.replicates_pairs),

@@ -43,6 +43,7 @@ INPUTS = (
     "magnitude",
     "magnitude_perturbations",
     "compounds",
+    "classes",
     "arm_bias",
     "truth",
 )

@@ -288,6 +288,10 @@ def write_benchmarks(run, encoder, number):
                 ("random_sd", 0.04),
             )
         ],
+        "classes": [
+            {"source": "classes", "metric": m, "value": v, **wide}
+            for m, v in (("same_class", 0.625), ("same_class_permuted", 0.0625))
+        ],
     }
     for test, rows in tables.items():
         path = run.at(test, f"{base}/{test}.parquet")

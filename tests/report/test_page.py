@@ -11,9 +11,10 @@ from phenopipe.formats.benchmarks import REPLICATE_PAIRS
 from phenopipe.formats.maps import NEIGHBOURS
 from phenopipe.formats.tables import write_table
 from phenopipe.report.dag import STAGES
-from phenopipe.report.page import check_size, main
+from phenopipe.report.page import INPUTS, check_size, main
 from phenopipe.report.pieces import Prose, Section, Table
 from phenopipe.report.render import render_page, script_json
+from phenopipe.wiring import TARGETS
 from tests.report.made_up import stamp
 
 SECTIONS = [
@@ -173,6 +174,12 @@ def test_page_of_many_names_stays_within_its_size(page, tmp_path):
     main(["--neighbours", *map(str, paths), "--map-rows", "2000", "--page", str(out)])
     assert "500 rows of the map are not listed" in out.read_text(encoding="utf-8")
     assert out.stat().st_size < 2e6 and len(page.encode()) < 2e6
+
+
+def test_every_test_of_maps_is_on_the_page_and_so_in_every_whole_run(page):
+    assert set(TARGETS["benchmark"]) <= set(INPUTS)
+    shown = Elements(page).sections["benchmark"]
+    assert "classes dealt anew" in shown and "0.625" in shown
 
 
 def test_page_compares_encoders_on_the_same_technical_pairs(run, tmp_path):

@@ -31,7 +31,7 @@ def benchmark_section(
     Parameters
     ----------
     results : DataFrame
-        Tidy results of recall, replicates, magnitude and compounds.
+        Tidy results of recall, replicates, magnitude, compounds, classes and arms.
     magnitudes : DataFrame
         ``encoder, benchmark`` and the columns of the magnitudes format.
     blocks : DataFrame
@@ -51,7 +51,8 @@ def benchmark_section(
             table for table in (recall_table(part), compound_table(part)) if table is not None
         ]
         pieces += recall_figure(part) + replicates_figure(part)
-        pieces += magnitude_figures(of_name) + dose_figure(part) + arms_pieces(part)
+        pieces += magnitude_figures(of_name) + dose_figure(part)
+        pieces += classes_pieces(part) + arms_pieces(part)
         answers.append(_best_sentence(part))
     pieces += probe_pieces(probed_maps(results, blocks, about))
     pieces += flops_pieces(results, blocks, about) + gain_pieces(results, about)
@@ -74,6 +75,7 @@ def _best_sentence(part: pl.DataFrame) -> str:
         (recall, f"recall{other_tails(recall)}"),
         ("ks", "KS"),
         ("average_precision_max", "average precision"),
+        ("same_class", "class of the nearest other compound"),
     ):
         rows = (
             part.filter(pl.col("metric") == metric)
@@ -85,6 +87,27 @@ def _best_sentence(part: pl.DataFrame) -> str:
             where, who = part["benchmark"][0], top["encoder"]
             return f"best {what} on {where}: {who} with {top['value']:.3f}"
     return ""
+
+
+def classes_pieces(part: pl.DataFrame) -> list[Piece]:
+    """Tell how often what acts most alike, of another compound, has the same class."""
+    rows = []
+    for (encoder,), mine in part.group_by("encoder", maintain_order=True):
+        row = {one["metric"]: one for one in mine.iter_rows(named=True)}
+        for metric, name in (("same_class", "NSC"), ("same_class_apart", "NSCB")):
+            if metric in row:
+                one, dealt = row[metric], row[f"{metric}_permuted"]
+                ends = f"{tell(one['low'])}–{tell(one['high'])}"
+                cells = [tell(one["value"]), ends, tell(dealt["value"]), tell(one["n"])]
+                rows.append([str(encoder), name, *cells])
+    if not rows:
+        return []
+    header = ["encoder", "nearest", "same class", "95 %", "classes dealt anew", "treatments"]
+    told = (
+        "Share of treatments whose nearest other one has their class: not of the same compound "
+        "(NSC), nor of an experiment in common (NSCB). Intervals resample compounds."
+    )
+    return [Table(header, rows, told, frozenset(range(2, 6)))]
 
 
 def arms_pieces(part: pl.DataFrame) -> list[Piece]:
