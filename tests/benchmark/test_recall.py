@@ -183,7 +183,12 @@ def test_blanks_around_names_do_not_count(tmp_path):
     assert read_pairs(path).rows() == [("A", "B")]
 
 
-@pytest.mark.parametrize("torn", [b"no gzip", gzip.compress(b"entity1,entity2\nA,B\n")[:-9]])
+# Named, since the bytes hold the time at which each worker of the suite collects them.
+@pytest.mark.parametrize(
+    "torn",
+    [b"no gzip", gzip.compress(b"entity1,entity2\nA,B\n")[:-9]],
+    ids=["no archive", "cut short"],
+)
 def test_a_torn_archive_is_told(tmp_path, torn):
     (tmp_path / "pairs.csv.gz").write_bytes(torn)
     with pytest.raises(UserError, match=r"pairs\.csv\.gz: cannot be read"):
