@@ -7,9 +7,7 @@ Nothing else is remembered, so a training that continues after a kill, or on ano
 of machines, sees the same crops.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 
 from phenopipe.pretrain.sites import Pixels, Sites
 from phenopipe.seeds import generator
+from phenopipe.threads import ahead
 
 Batch = tuple[Tensor, ...]
 # What a model needs beside the crop: masking noise, or a label.
@@ -99,12 +98,5 @@ class CropStream:
 
     def batches(self, first: int, last: int) -> Generator[Batch]:
         """Yield batches ``first`` to ``last - 1``, prepared in the background."""
-        workers = 1 if self.sites.in_memory else BATCHES_AHEAD
-        with ThreadPoolExecutor(workers) as pool:
-            waiting: deque[Future[Batch]] = deque()
-            for update in range(first, last):
-                waiting.append(pool.submit(self.batch, update))
-                if len(waiting) > BATCHES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+        threads = 1 if self.sites.in_memory else BATCHES_AHEAD
+        yield from ahead(self.batch, range(first, last), threads, BATCHES_AHEAD // threads)
