@@ -20,30 +20,20 @@ Prints one line a figure: name, figure, unit, bound. Exits with 1 if a bound is 
 """
 
 import argparse
-import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from map_sides import FILES, made_map, named
 
+SIDES = Path(__file__).with_name("map_sides.py")
 LARGE, WIDE = (17_063, 1_664), (17_000, 384)
-SOURCES = ("CORUM", "HuMAP", "Reactome", "StringDB")
-FILES = (*SOURCES, "SIGNOR")
-THRESHOLDS = ((0.05, 0.95), (0.1, 0.9))
 CONDITIONS, CONTROLS, FEATURES = 1_000, 1_000, 384
 MEASURED = ("wall", "cpu", "peak")
-COMPOUNDS, GENES, DOSES, SEEDS = 1_674, 735, 8, 100
-
-
-def peak_memory():
-    """Peak of this process in GB: ru_maxrss would count what its parent held when it began."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1e6
 
 
 def say(name, figure, unit, bound="", kept=True):
@@ -59,207 +49,11 @@ def times_of(name, told, most=None):
     bound = "" if most is None else f"< {most}"
     say(f"{name}_wall_seconds", told["wall"], "s", bound, kept)
     say(f"{name}_cpu_seconds", told["cpu"], "s")
-    return (kept,)
-
-
-def clock():
-    return time.perf_counter(), time.process_time()
-
-
-def elapsed(started):
-    return {"wall": time.perf_counter() - started[0], "cpu": time.process_time() - started[1]}
-
-
-def made_map(shape, seed=0):
-    """Genes that are alike in groups of eight, single precision as maps are stored."""
-    rng = np.random.default_rng(seed)
-    group_GD = rng.standard_normal((shape[0] // 8 + 1, shape[1]), dtype=np.float32)
-    x_GD = rng.standard_normal(shape, dtype=np.float32)
-    x_GD += 0.35 * group_GD[np.arange(shape[0]) // 8]
-    return x_GD
-
-
-def made_pairs(n_genes, seed):
-    """20,000 pairs, a third of them of one group."""
-    rng = np.random.default_rng([1, seed])
-    first = rng.integers(n_genes, size=20_000)
-    near = np.minimum(first // 8 * 8 + rng.integers(8, size=20_000), n_genes - 1)
-    second = np.where(rng.random(20_000) < 1 / 3, near, rng.integers(n_genes, size=20_000))
-    return first, second
-
-
-def named(n_genes):
-    return [f"G{at:05d}" for at in range(n_genes)]
-
-
-# the reference, in its own environment
-
-
-def peer(task, folder):
-    try:
-        import efaar_benchmarking.benchmarking as reference
-        import pandas as pd
-        from efaar_benchmarking import constants
-        from sklearn.utils import Bunch
-    except ImportError:
-        sys.exit("efaar-benchmarking 1.0 is not installed here: see benchmarks/README.md")
-    if task == "where":
-        return {"folder": constants.BENCHMARK_DATA_DIR}
-    if task == "magnitude":
-        x_WD, label_W = np.load(folder / "wells.npy"), np.load(folder / "labels.npy")
-        metadata = pd.DataFrame({"pert": label_W})
-        started = clock()
-        with contextlib.redirect_stdout(sys.stderr):
-            # Ten conditions stand for its null; it computes the same for every condition.
-            found = reference.pert_signal_magnitude_benchmark(
-                x_WD, metadata, "pert", [f"p{at:04d}" for at in range(10)], "control", n_jobs=1
-            )
-        spent = elapsed(started)
-        return {**spent, "values": dict(zip(found.pert, found.edist, strict=True))}
-    genes = json.loads((folder / "genes.json").read_text())
-    x_GD = np.load(folder / "map.npy")
-    x_GD = x_GD.astype(np.float64) if task == "recall_files" else x_GD
-    data = Bunch(features=pd.DataFrame(x_GD), metadata=pd.DataFrame({"gene": genes}))
-    sources = list(FILES if task == "recall_files" else SOURCES)
-    if task == "recall_core":
-        held = {
-            name: reference.filter_relationships(
-                pd.DataFrame(
-                    {f"entity{k + 1}": np.array(genes)[side] for k, side in enumerate(pair)}
-                )
-            )
-            for name, pair in ((n, made_pairs(len(genes), at)) for at, n in enumerate(sources))
-        }
-        reference.get_benchmark_relationships = lambda folder, source: held[source]
-    started = clock()
-    found = reference.known_relationship_benchmark(data, "gene", sources)
-    spent, found = elapsed(started), found.set_index("source")
-    return {
-        **spent,
-        "values": {
-            f"{source}_{low:g}_{high:g}": float(found.loc[source, f"recall_{low}_{high}"])
-            for source in sources
-            for low, high in THRESHOLDS
-        },
-    }
-
-
-# ours
-
-
-def table_of(x_GD, genes):
-    import polars as pl
-
-    embedding = pl.Series("embedding", x_GD, dtype=pl.Array(pl.Float32, x_GD.shape[1]))
-    frame = pl.DataFrame({"entity": genes}).with_columns(embedding, kind=pl.lit("knockout"))
-    return frame.with_columns(concentration_um=pl.lit(None, pl.Float64))
-
-
-def ours(task, folder):
-    if task == "magnitude":
-        return our_magnitude(folder)
-    if task == "compounds":
-        return our_compounds()
-    import polars as pl
-
-    from phenopipe.benchmark.config import RecallKnobs
-    from phenopipe.benchmark.pairs import read_pairs
-    from phenopipe.benchmark.sources import score_sources
-
-    genes = json.loads((folder / "genes.json").read_text())
-    table = table_of(np.load(folder / "map.npy"), genes)
-    whole = task in ("recall_whole", "recall_seeds")
-    few = {} if whole else {"bootstraps": 1, "permutations": 1}
-    nulls = ("sampled",) if task == "recall_seeds" else ("all_pairs",)
-    names = np.array(genes)
-    pairs = {
-        name: pl.DataFrame({"entity1": names[one], "entity2": names[two]})
-        for name, (one, two) in (
-            (n, made_pairs(len(genes), at)) for at, n in enumerate(SOURCES)
-        )
-    }
-    started = clock()
-    if task == "recall_files":
-        where = Path(json.loads((folder / "where.json").read_text())["folder"])
-        pairs = {name: read_pairs(where / f"{name}.txt") for name in FILES}
-    rows, _ = score_sources(table, pairs, RecallKnobs(nulls=nulls, **few))
-    return {
-        **elapsed(started),
-        "values": {
-            f"{row['source']}_{low:g}_{high:g}": row["value"]
-            for row in rows
-            for low, high in THRESHOLDS
-            if row["metric"] == f"recall_{nulls[0]}_{low:g}_{high:g}"
-        },
-    }
-
-
-def our_magnitude(folder):
-    from phenopipe.benchmark.magnitude import Controls, energy_distance
-    from phenopipe.threads import side_by_side
-
-    x_WD, label_W = np.load(folder / "wells.npy"), np.load(folder / "labels.npy")
-    control_W = label_W == "control"
-    names = np.unique(label_W[~control_W])
-    started = clock()
-    order_W = np.argsort(label_W, kind="stable")
-    first = np.searchsorted(label_W[order_W], names)
-    last = np.searchsorted(label_W[order_W], names, "right")
-    controls = Controls(x_WD[control_W])
-    samples = (x_WD[order_W[a:b]] for a, b in zip(first, last, strict=True))
-    values = list(side_by_side(controls.energy, samples))
-    spent = elapsed(started)
-    exact = [
-        energy_distance(x_WD[order_W[first[at] : last[at]]], x_WD[control_W])
-        for at in range(0, len(names), 50)
-    ]
-    off = max(abs(values[50 * at] / one - 1) for at, one in enumerate(exact))
-    named_values = dict(zip(names.tolist(), values, strict=True))
-    return {**spent, "values": named_values, "off": off}
-
-
-def our_compounds():
-    import polars as pl
-
-    from phenopipe.benchmark.compounds import score_compounds
-    from phenopipe.benchmark.config import CompoundsKnobs
-
-    rng = np.random.default_rng(3)
-    genes, compounds = named(GENES), [f"c_{at:04d}" for at in range(COMPOUNDS)]
-    doses = [0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0]
-    x_RD = rng.standard_normal((COMPOUNDS * DOSES + GENES, 128)).astype(np.float32)
-    table = pl.DataFrame(
-        {
-            "entity": np.repeat(compounds, DOSES).tolist() + genes,
-            "kind": ["compound"] * (COMPOUNDS * DOSES) + ["knockout"] * GENES,
-            "concentration_um": doses * COMPOUNDS + [None] * GENES,
-            "embedding": pl.Series(x_RD, dtype=pl.Array(pl.Float32, 128)),
-        }
-    )
-    # Every compound has one to four targets, so that every one is asked about.
-    treatment = np.repeat(compounds, rng.integers(1, 5, COMPOUNDS)).tolist()
-    target = rng.choice(genes, len(treatment)).tolist()
-    truth = pl.DataFrame(
-        {
-            "treatment": treatment + ["elsewhere"] * GENES,
-            "gene_symbol": target + genes,
-            "nM_value": [10.0] * len(treatment) + [9e9] * GENES,
-        }
-    )
-    started = clock()
-    with contextlib.redirect_stdout(sys.stderr):
-        rows = score_compounds(table, truth, CompoundsKnobs(seeds=SEEDS))
-    return {
-        **elapsed(started),
-        "values": {row["metric"]: float(row["value"]) for row in rows},
-    }
-
-
-# both, in turn
+    return kept
 
 
 def run(python, side, task, folder, **environment):
-    command = [str(python), __file__, f"--{side}", task, "--folder", str(folder)]
+    command = [str(python), str(SIDES), side, task, str(folder)]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
     )
@@ -303,13 +97,13 @@ def recall_core(peer_python, repeats, folder):
     off, times = largest_difference(values, wanted), theirs["wall"] / mine["wall"]
     whole = run(sys.executable, "ours", "recall_whole", folder)
     return [
-        *times_of("recall_17063x1664", mine),
-        *times_of("recall_17063x1664_peer", theirs),
+        times_of("recall_17063x1664", mine),
+        times_of("recall_17063x1664_peer", theirs),
         say("recall_17063x1664_times_faster", times, "x", ">= 2.5", times >= 2.5),
         say("recall_17063x1664_peak", mine["peak"], "GB", "< 1.2", mine["peak"] < 1.2),
         say("recall_17063x1664_peer_peak", theirs["peak"], "GB"),
         say("recall_17063x1664_largest_difference", off, "", "= 0", off == 0),
-        *times_of("recall_17063x1664_with_intervals", whole),
+        times_of("recall_17063x1664_with_intervals", whole),
         say(
             "recall_17063x1664_with_intervals_peak",
             whole["peak"],
@@ -338,8 +132,8 @@ def recall_files(peer_python, repeats, folder):
     off, times = largest_difference(values, wanted), theirs["wall"] / mine["wall"]
     smaller = theirs["peak"] / mine["peak"]
     return [
-        *times_of("recall_17000x384_files", mine),
-        *times_of("recall_17000x384_files_peer", theirs),
+        times_of("recall_17000x384_files", mine),
+        times_of("recall_17000x384_files_peer", theirs),
         say("recall_17000x384_files_times_faster", times, "x", ">= 10", times >= 10),
         say("recall_17000x384_files_peak", mine["peak"], "GB"),
         say("recall_17000x384_files_times_smaller", smaller, "x", ">= 6", smaller >= 6),
@@ -351,7 +145,7 @@ def recall_seeds(folder, golden):
     write_map(folder, (5_000, 384), named(5_000))
     mine = run(sys.executable, "ours", "recall_seeds", folder)
     kept = [
-        *times_of("recall_three_seeds", mine, 10),
+        times_of("recall_three_seeds", mine, 10),
         say("recall_three_seeds_peak", mine["peak"], "GB"),
     ]
     if golden is None:
@@ -389,8 +183,8 @@ def magnitude(peer_python, repeats, folder):
     off = run(sys.executable, "ours", "magnitude", folder)["off"]
     apart = max(abs(values[name] / wanted[name] - 1) for name in wanted if name in values)
     return [
-        *times_of("magnitude", mine),
-        *times_of("magnitude_peer", theirs),
+        times_of("magnitude", mine),
+        times_of("magnitude_peer", theirs),
         say("magnitude_times_faster", times, "x", ">= 25", times >= 25),
         say("magnitude_relative_error", off, "", "<= 1e-6", off <= 1e-6),
         say("magnitude_relative_difference_from_peer", apart, ""),
@@ -404,7 +198,7 @@ def compounds(folder):
     )
     same = first["values"] == second["values"]
     return [
-        *times_of("compounds_100_seeds", first, 60),
+        times_of("compounds_100_seeds", first, 60),
         say("compounds_equal_in_two_processes", float(same), "", "= 1", same),
     ]
 
@@ -416,16 +210,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=1)
     parts = ("recall_core", "recall_files", "recall_seeds", "magnitude", "compounds")
     parser.add_argument("--only", nargs="*", choices=parts, default=parts)
-    for name in ("--ours", "--peer"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.ours or chosen.peer:
-        work, task = (ours, chosen.ours) if chosen.ours else (peer, chosen.peer)
-        found = work(task, chosen.folder)
-        found["peak"] = peak_memory()
-        print(json.dumps(found, default=float))
-        return
     kept = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as made:
         folder = Path(made)
