@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,8 @@ def products_rate(dtype, crops):
     # Attention is products, too, and far from their speed on a processor.
     for tokens, heads, width in ((257, 16, 32), (65, 6, 64)):
         q, k, v = torch.randn(3, crops, heads, tokens, width, dtype=dtype)
-        attend = functional.scaled_dot_product_attention
-        seconds += processor_seconds(lambda q=q, k=k, v=v, f=attend: f(q, k, v), 7)
+        attend = partial(functional.scaled_dot_product_attention, q, k, v)
+        seconds += processor_seconds(attend, 7)
         operations += 4.0 * crops * heads * tokens**2 * width
     return operations / seconds
 

@@ -7,8 +7,8 @@ alignment and arm correction, the figure that each of them is there for, on and 
 switch starts from a copy of the whole run, so that only what follows from it is repeated;
 the first judge stands for the trained encoder there. Last, encoders that differ by how long
 they learned and by nothing else: is their order in the probe that in the benchmark? The
-demo's own are too much alike to tell. Then one of these on screens that differ by how far
-groups are moved and by nothing else. Runs that are complete are not repeated.
+demo's own are too much alike to tell. Then, at the first seed, one of these on screens that
+differ by how far groups are moved and by nothing else. Runs that are complete are not repeated.
 """
 
 import argparse
@@ -233,13 +233,18 @@ def run_switches(chosen):
             print(f"\n## {name}, seed {seed}\n\n{table(runs)}", flush=True)
 
 
+def learned(chosen, seed):
+    """Return the folder of the run whose encoders learned for longer and longer."""
+    folder = chosen.work / f"seed-{seed}-order"
+    run(only_learning(demo(seed)), folder, chosen.cores, "all")
+    return folder
+
+
 def run_order(chosen):
     """Print how encoders that learned for longer order in probe and benchmark."""
     found = {}
     for seed in chosen.seeds:
-        folder = chosen.work / f"seed-{seed}-order"
-        run(only_learning(demo(seed)), folder, chosen.cores, "all")
-        found[seed] = reached(folder)
+        found[seed] = reached(learned(chosen, seed))
         print(
             f"\n## Encoders that learned for longer, seed {seed}\n\n{order(found[seed])}",
             flush=True,
@@ -251,18 +256,18 @@ def run_order(chosen):
 
 def run_strength(chosen):
     """Print what the benchmarks say as groups are moved farther, a column a strength."""
-    for seed in chosen.seeds:
-        encoder = chosen.work / f"seed-{seed}-order" / "results" / "encoders" / JUDGE
-        runs = {}
-        for strength in STRENGTHS:
-            folder = chosen.work / f"seed-{seed}-strength-{strength:g}"
-            config = only_strength(demo(seed), strength, encoder.resolve())
-            run(config, folder, chosen.cores, "all")
-            place = folder / "results" / "benchmark" / "genome" / JUDGE
-            both = (place / "replicates.parquet", place / "recall.parquet")
-            figures = pl.concat(map(pl.read_parquet, both))
-            runs[f"{strength:g}"] = figures.filter(pl.col("metric").is_in(RISING))
-        print(f"\n## Groups moved farther, seed {seed}\n\n{table(runs)}", flush=True)
+    seed = chosen.seeds[0]
+    encoder = learned(chosen, seed) / "results" / "encoders" / JUDGE
+    runs = {}
+    for strength in STRENGTHS:
+        folder = chosen.work / f"seed-{seed}-strength-{strength:g}"
+        config = only_strength(demo(seed), strength, encoder.resolve())
+        run(config, folder, chosen.cores, "all")
+        place = folder / "results" / "benchmark" / "genome" / JUDGE
+        both = (place / "replicates.parquet", place / "recall.parquet")
+        figures = pl.concat(map(pl.read_parquet, both))
+        runs[f"{strength:g}"] = figures.filter(pl.col("metric").is_in(RISING))
+    print(f"\n## Groups moved farther, seed {seed}\n\n{table(runs)}", flush=True)
 
 
 PARTS = {
