@@ -130,10 +130,11 @@ def write_large(folder):
             **{k: pl.lit(v) if v != [] else pl.lit([]) for k, v in same.items()},
             role=role,
             well_id=pl.format(name + "/{}", pl.col("at").cast(pl.String).str.zfill(5)),
+            n_images=pl.lit(1),
             passes=pl.lit(True),
             reason=pl.lit(""),
         )
-        wells = wells.drop("at").cast(schema)
+        wells = wells.drop("at").cast({**schema, "n_images": pl.Int32})
         write_qc_wells(folder / f"{name}.parquet", wells, {})
         write_embeddings(
             folder / f"{name}.zarr",

@@ -38,10 +38,9 @@ def undersample(folder, rows):
     from phenopipe.undersample.config import WellsKnobs
     from phenopipe.undersample.wells import undersample_files
 
-    wells, images = tables(folder, rows)
     out = folder / f"undersample-{rows}"
     start = time.perf_counter()
-    funnel = undersample_files(wells, images, out / "wells.parquet", WellsKnobs(), {})
+    funnel = undersample_files(tables(folder, rows), out / "wells.parquet", WellsKnobs(), {})
     seconds = time.perf_counter() - start
     write_funnel(out / "funnel.json", funnel, {})
     counts = {one["name"]: one["wells"] for one in funnel["steps"]}

@@ -1,9 +1,9 @@
 """A made-up screen as large as one likes, in the files that the workflow passes on.
 
-Every experiment is a qc table and an images table, written by the formats themselves. How
-often a condition is repeated follows Zipf's law; each experiment has the same share of
-controls, empty wells, wells with several perturbations, and failed tests. An experiment's
-rows depend on its number alone.
+Every experiment is a qc table, written by the format itself. How often a condition is
+repeated follows Zipf's law; each experiment has the same share of controls, empty wells,
+wells with several perturbations, and failed tests. An experiment's rows depend on its number
+alone.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from phenopipe.formats.images import write_images
 from phenopipe.formats.qc import write_qc_wells
 from phenopipe.formats.wells import TREATMENT, well_name
 
@@ -135,6 +134,7 @@ def qc_table(number, rows):
     )
     frame = frame.with_columns(
         well_id=pl.format("{}/{}/{}", "experiment", "plate", "well"),
+        n_images=pl.lit(1, pl.Int32),
     )
     # Qc asks first whether anything was recorded, then whether it is too much.
     missing = (role_W == 3) & (rng.random(rows) < 0.01)
@@ -156,37 +156,22 @@ def qc_table(number, rows):
 
 
 def write_experiment(number, *, folder, rows):
-    """Write one experiment's two tables, unless they are there."""
-    place = folder / f"{number:04d}"
-    if (place / "images.parquet").exists():
-        return
-    frame = qc_table(number, rows)
-    stamp = {"names": {"screen": "made-up", "experiment": f"exp-{number:04d}"}}
-    write_qc_wells(place / "wells.parquet", frame, stamp)
-    n = frame.height
-    sites = frame.select(
-        image_id=pl.col("well_id") + "/1",
-        well_id="well_id",
-        site=pl.lit(1, pl.Int32),
-        height=pl.lit(1024, pl.Int32),
-        width=pl.lit(1024, pl.Int32),
-        channels=pl.lit(6, pl.Int32),
-        index=pl.arange(n, dtype=pl.Int64),
-        uri=pl.lit(None, pl.String),
-    )
-    write_images(place / "images.parquet", sites, stamp)
+    """Write one experiment's qc table, unless it is there."""
+    path = folder / f"{number:04d}" / "wells.parquet"
+    if not path.exists():
+        stamp = {"names": {"screen": "made-up", "experiment": f"exp-{number:04d}"}}
+        write_qc_wells(path, qc_table(number, rows), stamp)
 
 
 def tables(folder: Path, rows: int):
-    """Return the paths of qc tables and of images tables of a screen."""
+    """Return the paths of the qc tables of a screen."""
     n = max(1, round(rows / ROWS_AN_EXPERIMENT))
-    places = [folder / f"{rows}" / f"{i:04d}" for i in range(n)]
-    return [p / "wells.parquet" for p in places], [p / "images.parquet" for p in places]
+    return [folder / f"{rows}" / f"{i:04d}" / "wells.parquet" for i in range(n)]
 
 
 def make_up(folder: Path, rows: int, workers: int = 2):
     """Write the tables of a screen that are not there yet."""
-    n = len(tables(folder, rows)[0])
+    n = len(tables(folder, rows))
     each = [rows // n + (i < rows % n) for i in range(n)]
     # Polars has threads by now, which a forked process would wait for in vain.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

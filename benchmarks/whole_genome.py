@@ -132,7 +132,8 @@ def write_experiment(folder, number, n_experiments, effect_GD):
     )
     schema = {column: dtype for column, (dtype, _) in COLUMNS.items()}
     wells = wells.select(list(schema)).cast(schema)
-    passed = wells.with_columns(passes=pl.lit(True), reason=pl.lit(""))
+    n_images = pl.lit(1, pl.Int32)
+    passed = wells.with_columns(n_images=n_images, passes=pl.lit(True), reason=pl.lit(""))
     write_qc_wells(folder / f"{name}.parquet", passed, {})
     write_embeddings(
         folder / f"{name}.zarr",

@@ -12,7 +12,6 @@ rule undersample_wells:
     """Wells of conditions with enough replicates, controls thinned."""
     input:
         wells=of_manifest("results/qc/{screen}/{experiment}/wells.parquet"),
-        images=of_manifest("results/screen/{screen}/{experiment}/images.parquet"),
     output:
         kept="results/undersample/{manifest}/wells.parquet",
         funnel="results/undersample/{manifest}/funnel.json",
@@ -33,7 +32,6 @@ rule undersample_wells:
         """
         python -m phenopipe.undersample.wells \
             --wells {input.wells:q} \
-            --images {input.images:q} \
             --kept {output.kept:q} \
             --funnel {output.funnel:q} \
             --manifest {wildcards.manifest:q} \

@@ -4,9 +4,10 @@ A target is a condition with its gene: all that a well can be kept or lost for. 
 numbered from 0 in the order in which their tables come.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,62 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.wells import CONDITION, KINDS, ROLES, listed
+from phenopipe.formats.wells import CONDITION, CONDITIONS, KINDS, N_IMAGES, ROLES, listed
+from phenopipe.threads import side_by_side
 
 TARGET = ("kind", "perturbation", "concentration_um", "gene")
-# Between the fields of a target where it is one text, and in place of an empty field.
-_BETWEEN, _NOTHING = "\x1f", "\x1e"
+# Between the targets of a well where they are one text, between the fields of a target, and
+# in place of an empty field.
+_AMONG, _BETWEEN, _NOTHING = "\x1d", "\x1f", "\x1e"
 # Number of the target of a well that has none, while their number is not known.
 _NONE = np.uint32(2**32 - 1)
 # Wells that are counted at once: numpy counts in numbers of eight bytes.
 _STRETCH = 4_000_000
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.unsignedinteger[Any]]
+
+
+def condition_texts(treatments: pl.Series, where: Path | str) -> pl.Series:
+    """Write the conditions of each well as one text, to be read and compared quickly.
+
+    Parameters
+    ----------
+    treatments : Series of list of struct, n_wells long
+        Everything applied to each well.
+    where : Path or str
+        What a message names.
+
+    Returns
+    -------
+    Series ``conditions`` of str, n_wells long
+        Kind, perturbation, concentration and gene of every condition, in their order;
+        null where there is none. The background of others is left out.
+
+    Raises
+    ------
+    UserError
+        If a name holds one of the characters that separate the fields.
+    """
+    found = listed(treatments)
+    names = found.fields.select(pl.col(pl.String))
+    apart = names.select(pl.any_horizontal(pl.all().str.contains("[\x1d-\x1f]"))).to_series()
+    if apart.any():
+        raise UserError(f"{where}: a control character in {names.row(apart.arg_max())}")
+    texts = (
+        found.fields.select(text=_as_text(TARGET), row=found.row_A)
+        .filter(found.is_condition_A)
+        .group_by("row", maintain_order=True)
+        .agg(pl.col("text").str.join(_AMONG))
+    )
+    rows = pl.DataFrame({"row": np.arange(len(treatments), dtype=np.uint32)})
+    return rows.join(texts, on="row", how="left", maintain_order="left")["text"].alias(
+        CONDITIONS
+    )
+
+
+def _as_text(names: Sequence[str]) -> pl.Expr:
+    fields = [pl.col(name).cast(pl.String).fill_null(_NOTHING) for name in names]
+    return pl.concat_str(fields, separator=_BETWEEN)
 
 
 @dataclass(frozen=True)
@@ -57,38 +103,38 @@ class Vocabulary:
         # The numbers are forgotten when no series is left that uses them.
         self._kept = pl.Series([], dtype=self._texts)
 
-    def code(self, wells: pl.DataFrame, images_W: NDArray[np.integer[Any]]) -> Coded:
+    def code(self, wells: pl.DataFrame) -> Coded:
         """Code the wells of one table.
 
         Parameters
         ----------
         wells : DataFrame
-            ``role`` and ``treatments``.
-        images_W : int array of shape (n_wells,)
-            Images of each well.
+            ``role``, ``n_images`` and ``conditions`` (:func:`condition_texts`).
 
         Raises
         ------
         UserError
             If a role is none of the known words.
         """
-        found = listed(wells["treatments"])
-        fields = [pl.col(name).cast(pl.String).fill_null(_NOTHING) for name in TARGET]
-        texts = found.fields.select(pl.concat_str(fields, separator=_BETWEEN)).to_series()
-        row_A = found.row_A
-        if not found.is_condition_A.all():
-            texts = texts.filter(pl.Series(found.is_condition_A))
-            row_A = row_A[found.is_condition_A]
-        target_A = texts.cast(self._texts).to_physical().to_numpy()
-        is_first_A = np.ones(len(row_A), dtype=bool)
-        is_first_A[1:] = row_A[1:] != row_A[:-1]
-        first_W = np.full(wells.height, _NONE)
-        first_W[row_A[is_first_A]] = target_A[is_first_A]
+        text = pl.col(CONDITIONS)
+        several = text.str.contains(_AMONG, literal=True).fill_null(value=False)
+        one, more = wells.select(
+            one=pl.when(~several).then(text).cast(self._texts), more=pl.when(several).then(text)
+        )
+        first_W = one.to_physical().fill_null(_NONE).to_numpy(writable=True)
+        (row_M,) = np.nonzero(more.is_not_null().to_numpy())
+        lists = more.gather(row_M).str.split(_AMONG)
+        target_A = lists.explode().cast(self._texts).to_physical().to_numpy()
+        owner_A = np.repeat(row_M, lists.list.len().to_numpy())
+        is_first_A = np.ones(len(owner_A), dtype=bool)
+        is_first_A[1:] = owner_A[1:] != owner_A[:-1]
+        first_W[row_M] = target_A[is_first_A]
+        images_W = wells[N_IMAGES].to_numpy()
         most = np.min_scalar_type(int(images_W.max(initial=0)))
         return Coded(
             first_W=first_W,
             more_E=target_A[~is_first_A],
-            owner_E=row_A[~is_first_A].astype(np.int64),
+            owner_E=owner_A[~is_first_A],
             role_W=_role_codes(wells["role"]),
             images_W=images_W.astype(most),
         )
@@ -96,9 +142,7 @@ class Vocabulary:
     def targets(self, n: int) -> pl.DataFrame:
         """List the first n targets: ``kind, perturbation, concentration_um, gene``."""
         texts = pl.Series(np.arange(n, dtype=np.uint32)).cat.to(self._texts).cast(pl.String)
-        fields = texts.str.split_exact(_BETWEEN, len(TARGET)).struct.unnest()
-        if fields.to_series(len(TARGET)).is_not_null().any():
-            raise UserError("a perturbation or gene has a control character (1F) in its name")
+        fields = texts.str.split_exact(_BETWEEN, len(TARGET) - 1).struct.unnest()
         kinds = set(fields["field_0"].unique())
         for kind in sorted(kinds - {*KINDS, _NOTHING}):
             raise UserError(f"kind of perturbation {kind!r}, wanted {', '.join(KINDS)}")
@@ -179,9 +223,16 @@ class Applied:
     def most_of_targets(self, number_W: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Largest number among the wells of each target, 0 where none has it."""
         most_T = np.zeros(self.targets.height + 1, dtype=np.uint8)
-        # Ascending, so that the largest is written last.
-        for number in range(1, int(number_W.max(initial=0)) + 1):
-            most_T[self.first_W[number_W == number]] = number
+
+        def most(rows: slice) -> NDArray[np.uint8]:
+            found_T = np.zeros_like(most_T)
+            # Ascending, so that the largest is written last.
+            for number in range(1, int(number_W[rows].max(initial=0)) + 1):
+                found_T[self.first_W[rows][number_W[rows] == number]] = number
+            return found_T
+
+        for found_T in side_by_side(most, _stretches(len(number_W))):
+            np.maximum(most_T, found_T, out=most_T)
         np.maximum.at(most_T, self.more_E, number_W[self.owner_E])
         return most_T[:-1]
 
@@ -229,8 +280,7 @@ class Applied:
             Wells that count; all if left out.
         """
         wells_N, images_N = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
-        for start in range(0, len(number_W), _STRETCH):
-            rows = slice(start, start + _STRETCH)
+        for rows in _stretches(len(number_W)):
             which = slice(None) if chosen_W is None else chosen_W[rows]
             number, images = number_W[rows][which], self.images_W[rows][which]
             wells_N += np.bincount(number, minlength=size)
@@ -240,11 +290,13 @@ class Applied:
     @cached_property
     def conditions(self) -> tuple[NDArray[np.uint32], int]:
         """Number the conditions: of each target, and how many there are."""
-        numbers = self.targets.select(CONDITION).unique().with_row_index("condition")
-        of_target = self.targets.join(
-            numbers, on=CONDITION, how="left", nulls_equal=True, maintain_order="left"
-        )
-        return of_target["condition"].to_numpy(), numbers.height
+        texts = self.targets.select(_as_text(CONDITION)).to_series()
+        condition_T = texts.cast(pl.Categorical(pl.Categories.random())).to_physical()
+        return condition_T.to_numpy(), condition_T.n_unique()
+
+
+def _stretches(n: int) -> Iterator[slice]:
+    return (slice(start, start + _STRETCH) for start in range(0, n, _STRETCH))
 
 
 def _joined(arrays: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

@@ -110,6 +110,58 @@ def prepared(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     return ahead(work, items, WORKERS)
 
 
+def scanned(paths: Sequence[Path], columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """Rows of files one after the other; a column that some files lack is null there."""
+    return pl.scan_parquet(
+        list(paths), schema=dict(columns), missing_columns="insert", extra_columns="ignore"
+    )
+
+
+def write_rows(path: Path, rows: pl.LazyFrame, schema: Schema, stamp: Stamp) -> None:
+    """Write a table that need not fit into memory.
+
+    Parameters
+    ----------
+    path : Path
+        The parquet file; it appears whole or not at all.
+    rows : LazyFrame
+        A query that reads, filters and adds columns row by row.
+    schema : Schema
+        The format. Columns, types and uniqueness are checked as by ``write_table``.
+    stamp : mapping
+        Deterministic facts about the step.
+
+    Raises
+    ------
+    UserError
+        If the rows do not fit the format, or two of them share the column that names a row
+        (told when the file is complete, so that it never appears).
+
+    Notes
+    -----
+    Equal queries give equal bytes, whatever the number of threads. Memory: some parts of
+    the rows, and eight bytes a row to find doubles.
+    """
+    columns = rows.collect_schema()
+    schema.check_columns(columns, path)
+    ordered = [*schema.columns, *(name for name in columns if name not in schema.columns)]
+    with atomic(path) as temporary:
+        rows.select(ordered).sink_parquet(
+            temporary,
+            compression="zstd",
+            compression_level=1,
+            statistics=False,
+            row_group_size=ROWS_A_PART,
+            metadata=stamp_of(schema, stamp),
+            maintain_order=True,
+            engine="streaming",
+        )
+        if schema.unique:
+            named = pl.scan_parquet(temporary).select(pl.struct(schema.unique).hash())
+            hashes = [named.collect(engine="streaming").to_series().to_numpy()]
+            _refuse_doubles(hashes, temporary, path, schema)
+
+
 @contextmanager
 def table_writer(
     path: Path, schema: Schema, columns: Mapping[str, pl.DataType], stamp: Stamp

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
+from phenopipe.formats.applied import condition_texts
 from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
-from phenopipe.formats.wells import COLUMNS, METADATA
+from phenopipe.formats.wells import COLUMNS, COUNTED, METADATA
 
 METRICS = Schema(
     "metrics",
@@ -45,6 +46,7 @@ QC_WELLS = Schema(
     "qc_wells",
     {
         **COLUMNS,
+        **COUNTED,
         "passes": (pl.Boolean, "no test failed"),
         "reason": (pl.String, "failed tests joined by commas; empty if none"),
     },
@@ -79,13 +81,15 @@ def read_qc_wells(path: Path) -> pl.DataFrame:
 
 
 def write_qc_wells(path: Path, wells: pl.DataFrame, stamp: Stamp) -> None:
-    """Check and write wells with their flags."""
-    write_table(path, wells, QC_WELLS, stamp)
+    """Check and write wells with their flags; their conditions' texts are added here."""
+    texts = condition_texts(wells["treatments"], path)
+    write_table(path, wells.with_columns(texts), QC_WELLS, stamp)
 
 
 def is_flag(column: str) -> bool:
     """Whether a column is one that qc added to the columns of the wells format."""
-    return column in ("passes", "reason") or column.startswith((FAILS, SCORE, LIMIT))
+    added = (*COUNTED, "passes", "reason")
+    return column in added or column.startswith((FAILS, SCORE, LIMIT))
 
 
 def without_flags(wells: pl.DataFrame) -> pl.DataFrame:

@@ -41,15 +41,14 @@ COLUMNS = {
     "layout": (pl.String, "name of the plate's layout; technical pairs share it"),
     "well_id": (pl.String, "unique over the screen"),
 }
-# Counted once, where wells of many experiments come together.
-N_IMAGES = "n_images"
-WELLS = Schema("wells", COLUMNS, unique=("well_id",), extra=(METADATA, N_IMAGES))
-COUNTED_WELLS = Schema(
-    "wells",
-    {**COLUMNS, N_IMAGES: (pl.Int32, "images of the well")},
-    unique=("well_id",),
-    extra=(METADATA,),
-)
+# What qc adds for those that count millions of wells.
+N_IMAGES, CONDITIONS = "n_images", "conditions"
+COUNTED = {
+    N_IMAGES: (pl.Int32, "images of the well"),
+    CONDITIONS: (pl.String, "treatments without background, as one text; null if none"),
+}
+WELLS = Schema("wells", COLUMNS, unique=("well_id",), extra=(METADATA, *COUNTED))
+COUNTED_WELLS = Schema("wells", {**COLUMNS, **COUNTED}, unique=("well_id",), extra=(METADATA,))
 
 CONDITION = ("kind", "perturbation", "concentration_um")
 

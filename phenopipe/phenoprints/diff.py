@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phenopipe.formats.applied import Applied, Vocabulary
+from phenopipe.formats.applied import Applied, Vocabulary, condition_texts
 from phenopipe.formats.funnels import read_funnel
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.tables import read_table
-from phenopipe.formats.wells import WELLS, conditions
+from phenopipe.formats.wells import N_IMAGES, WELLS, conditions
 from phenopipe.knobs import run_step
 from phenopipe.phenoprints.rescue import Judgement, saved_wells
 from phenopipe.phenoprints.select import UNTESTABLE_ROLES
@@ -142,7 +142,9 @@ def _smallest(wells: pl.DataFrame, manifest: Manifest) -> pl.Series:
     if not manifest.choice:
         return pl.repeat(None, wells.height, dtype=pl.Float64, eager=True)
     vocabulary = Vocabulary()
-    coded = vocabulary.code(wells, np.zeros(wells.height, dtype=np.int64))
+    texts = condition_texts(wells["treatments"], "manifest")
+    no_images = pl.lit(0, pl.Int32).alias(N_IMAGES)
+    coded = vocabulary.code(wells.with_columns(texts, no_images))
     applied = Applied.of(vocabulary, [coded])
     judgement = Judgement(applied.targets, manifest.combined)
     ranked = judgement.ranked(manifest.choice["evidence"], np.inf)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from phenopipe.formats.applied import Applied, Coded, Mask, Vocabulary
 from phenopipe.formats.funnels import Census, funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.manifests import MANIFEST
-from phenopipe.formats.parts import Part, parts_of_file, prepared, table_writer
+from phenopipe.formats.parts import Part, parts_of_file, prepared, scanned, write_rows
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.tables import Stamp, read_stamp, read_table
-from phenopipe.formats.wells import COUNTED_WELLS, N_IMAGES
+from phenopipe.formats.wells import CONDITIONS, COUNTED, COUNTED_WELLS
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.phenoprints.config import Evidence, Rescue, SelectKnobs
 from phenopipe.phenoprints.rescue import Judgement, saved_wells
@@ -29,7 +29,7 @@ from phenopipe.phenoprints.rescue import Judgement, saved_wells
 # Wells with nothing that could have a phenoprint.
 UNTESTABLE_ROLES = ("negative_control", "empty")
 LEVEL_CHOICES = (("condition",), ("gene",), ("condition", "gene"))
-_LOOKED_AT = ("role", "treatments", N_IMAGES)
+_LOOKED_AT = ("role", *COUNTED)
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,18 @@ class Selection:
     labels: pl.DataFrame
     facts: dict[str, Any]
 
-    def told(self, rows: slice) -> pl.DataFrame:
-        """Labels of the wells that stay among some; null where one is kept untested."""
-        rank = pl.Series(self.rank_W[rows][self.kept_W[rows]])
-        return self.labels.select(pl.all().gather(rank.replace(self.labels.height, None)))
+    def of(self, wells: pl.LazyFrame) -> pl.LazyFrame:
+        """Those of all wells that stay, with their labels; null where one is kept untested."""
+        marks = pl.LazyFrame({"stays": self.kept_W, "told": self.rank_W})
+        told = pl.col("told").map_batches(
+            self._told, return_dtype=pl.Struct(self.labels.schema), is_elementwise=True
+        )
+        marked = pl.concat([wells, marks], how="horizontal").filter("stays").drop("stays")
+        return marked.with_columns(told).unnest("told")
+
+    def _told(self, rank_W: pl.Series) -> pl.Series:
+        known_W = rank_W.replace(self.labels.height, None)
+        return self.labels.select(pl.all().gather(known_W)).to_struct()
 
 
 def alternatives(
@@ -191,8 +199,7 @@ def select_file(
     vocabulary = Vocabulary()
 
     def look(part: Part) -> Coded:
-        frame = part.read(lambda name: name in _LOOKED_AT)
-        return vocabulary.code(frame, frame[N_IMAGES].to_numpy())
+        return vocabulary.code(part.read(lambda name: name in _LOOKED_AT))
 
     applied = Applied.of(vocabulary, list(prepared(look, parts)))
     chosen = uncurated(applied) if combined is None else select_wells(applied, combined, knobs)
@@ -205,17 +212,9 @@ def select_file(
     }
     del applied, untestable
 
-    def mark(numbered: tuple[Part, int]) -> pl.DataFrame:
-        part, first = numbered
-        rows = slice(first, first + part.n_rows)
-        frame = part.read(lambda _: True).filter(pl.Series(chosen.kept_W[rows]))
-        return frame.hstack(chosen.told(rows))
-
-    starts = np.cumsum([0, *(part.n_rows for part in parts)]).tolist()
-    written = {**columns, **chosen.labels.schema}
-    with table_writer(manifest, MANIFEST, written, stamp) as write:
-        for frame in prepared(mark, zip(parts, starts, strict=False)):
-            write(frame)
+    # A manifest is read one well at a time: nobody counts its conditions by the million.
+    came = scanned([wells], columns).drop(CONDITIONS)
+    write_rows(manifest, chosen.of(came), MANIFEST, stamp)
     return funnel | chosen.facts
 
 

@@ -7,7 +7,7 @@ import polars as pl
 
 from phenopipe.formats.images import read_images
 from phenopipe.formats.qc import FAILS, NO_GO, read_metrics, write_qc_wells
-from phenopipe.formats.wells import read_wells
+from phenopipe.formats.wells import N_IMAGES, read_wells
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.qc.checks import (
     MISSING_FEATURES,
@@ -41,9 +41,9 @@ def flag_wells(
     Returns
     -------
     DataFrame
-        The wells with ``fails_<test>``, ``score_<test>`` (null where a test had nothing to
-        look at), ``limit_<test>``, ``passes`` and ``reason``. Where the gate is shut, all
-        wells fail with the reason ``experiment``.
+        The wells with ``n_images``, ``fails_<test>``, ``score_<test>`` (null where a test had
+        nothing to look at), ``limit_<test>``, ``passes`` and ``reason``. Where the gate is
+        shut, all wells fail with the reason ``experiment``.
 
     Notes
     -----
@@ -55,7 +55,9 @@ def flag_wells(
         checks.append(check_features(metrics, knobs))
     else:
         checks += [check_pixels(wells, images, knobs), check_images(wells, metrics, knobs)]
-    flags = wells
+    counts = images.group_by("well_id").agg(pl.len().cast(pl.Int32).alias(N_IMAGES))
+    flags = wells.join(counts, on="well_id", how="left", maintain_order="left")
+    flags = flags.with_columns(pl.col(N_IMAGES).fill_null(0))
     for check in checks:
         flags = flags.join(check, on="well_id", how="left", maintain_order="left")
     tests = [name for name in flags.columns if name.startswith(FAILS)]

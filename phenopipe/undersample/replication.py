@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from phenopipe.formats.applied import Applied, Mask
+from phenopipe.threads import side_by_side
 from phenopipe.undersample.survey import Run
 
 
@@ -40,16 +41,17 @@ def replicated_targets(
     """
     condition_T, n = applied.conditions
     condition_T = np.append(condition_T, np.uint32(n))
-    wells_C = np.zeros(n + 1, dtype=np.int64)
-    experiments_C = np.zeros(n + 1, dtype=np.int32)
-    place_C = np.zeros(n + 1, dtype=np.int64)
-    for spans in _spans(runs).values():
+    wells_C = np.zeros(n, dtype=np.int64)
+    experiments_C = np.zeros(n, dtype=np.int32)
+
+    def counted(spans: list[tuple[int, int]]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         each = [_conditions_of(applied, condition_T, known_W, *span) for span in spans]
-        found = np.concatenate(each)
-        np.add.at(wells_C, found, 1)
-        # The last place of each condition stands for it, so that each counts once.
-        place_C[found] = np.arange(len(found))
-        experiments_C[found[place_C[found] == np.arange(len(found))]] += 1
+        found, wells = np.unique(np.concatenate(each), return_counts=True)
+        return found, wells
+
+    for found, wells in side_by_side(counted, _spans(runs).values()):
+        wells_C[found] += wells
+        experiments_C[found] += 1
     enough_C = (experiments_C >= min_experiments) & (wells_C >= min_wells)
     return enough_C[condition_T[:-1]]
 

@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from phenopipe.formats.applied import Coded, Mask, Vocabulary
 from phenopipe.formats.qc import FAILS, METADATA_TESTS
+from phenopipe.formats.wells import COUNTED
 from phenopipe.undersample.config import WellsKnobs
 from phenopipe.undersample.hashing import uniform_of_ids
 
-_COLUMNS = ("screen", "experiment", "role", "treatments", "well_id", "passes")
+_COLUMNS = ("screen", "experiment", "role", "well_id", "passes", *COUNTED)
 Run = tuple[tuple[str, str], int]
 
 
@@ -48,20 +47,13 @@ def is_looked_at(column: str) -> bool:
     return column in _COLUMNS or column.startswith(FAILS)
 
 
-def survey(
-    wells: pl.DataFrame,
-    image_wells: pl.Series,
-    vocabulary: Vocabulary,
-    knobs: WellsKnobs,
-) -> Survey:
+def survey(wells: pl.DataFrame, vocabulary: Vocabulary, knobs: WellsKnobs) -> Survey:
     """Code the wells of some experiments.
 
     Parameters
     ----------
     wells : DataFrame
         The columns that :func:`is_looked_at` names.
-    image_wells : Series
-        ``well_id`` of every image of these experiments.
     vocabulary : Vocabulary
         Numbers the conditions.
     knobs : WellsKnobs
@@ -81,35 +73,13 @@ def survey(
         wells.select(pl.struct("screen", "experiment").rle()).unnest("screen").unnest("value")
     )
     return Survey(
-        coded=vocabulary.code(wells, count_images(wells["well_id"], image_wells)),
+        coded=vocabulary.code(wells),
         good_W=good.to_numpy(),
         known_W=(good & wells["passes"]).to_numpy(),
         drawn_W=drawn(wells, shares, knobs.seed),
         runs=[((screen, name), n) for n, screen, name in runs.iter_rows()],
         flagged={name.removeprefix(FAILS): int(wells[name].sum()) for name in tests},
     )
-
-
-def count_images(wells: pl.Series, image_wells: pl.Series) -> NDArray[np.integer[Any]]:
-    """Count the images of each well.
-
-    Parameters
-    ----------
-    wells, image_wells : Series
-        ``well_id`` of every well, and of every image; images of other wells are left out.
-
-    Returns
-    -------
-    uint32 array of shape (n_wells,)
-    """
-    runs = image_wells.alias("well_id").rle().struct.unnest()
-    if runs["value"].equals(wells.alias("value")):
-        # The images of a well lie together, in the order of the wells: nothing to look up.
-        return runs["len"].to_numpy()
-    counts = runs.group_by("value").agg(pl.col("len").sum())
-    found = wells.alias("value").to_frame()
-    found = found.join(counts, on="value", how="left", maintain_order="left")
-    return found["len"].fill_null(0).to_numpy()
 
 
 def drawn(wells: pl.DataFrame, shares: Mapping[str, float], seed: int) -> Mask:

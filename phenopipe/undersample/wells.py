@@ -11,16 +11,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from phenopipe.errors import UserError
 from phenopipe.formats.applied import Applied, Mask, Vocabulary
 from phenopipe.formats.funnels import funnel_rows, write_funnel
-from phenopipe.formats.images import IMAGES
-from phenopipe.formats.parts import Part, parts_of_files, prepared, table_writer
+from phenopipe.formats.parts import Part, parts_of_files, prepared, scanned, write_rows
 from phenopipe.formats.qc import QC_WELLS, is_flag
-from phenopipe.formats.tables import Stamp, check_format
-from phenopipe.formats.wells import COUNTED_WELLS, N_IMAGES
+from phenopipe.formats.tables import Stamp
+from phenopipe.formats.wells import COUNTED, COUNTED_WELLS
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.undersample.config import WellsKnobs
 from phenopipe.undersample.replication import replicated_targets
@@ -33,7 +30,7 @@ UNTREATED_ROLES = ("negative_control", "empty")
 
 def undersample_wells(
     surveys: Iterable[Survey], vocabulary: Vocabulary, knobs: WellsKnobs
-) -> tuple[Mask, NDArray[np.unsignedinteger[Any]], dict[str, Any]]:
+) -> tuple[Mask, dict[str, Any]]:
     """Apply steps 1 to 4 of the paper's curation, and count what each left over.
 
     Parameters
@@ -49,8 +46,6 @@ def undersample_wells(
     -------
     kept_W : bool array of shape (n_wells,)
         The wells that are left.
-    images_W : unsigned array of shape (n_wells,)
-        Images of each well.
     funnel : dict
         ``steps``: counts before and after each step; ``flagged``: wells that failed each
         qc test.
@@ -79,20 +74,20 @@ def undersample_wells(
     flagged: Counter[str] = Counter()
     for one in every:
         flagged.update(one.flagged)
-    return left_W, applied.images_W, {"steps": rows, "flagged": dict(sorted(flagged.items()))}
+    return left_W, {"steps": rows, "flagged": dict(sorted(flagged.items()))}
 
 
 def undersample_files(
-    wells: Sequence[Path], images: Sequence[Path], kept: Path, knobs: WellsKnobs, stamp: Stamp
+    wells: Sequence[Path], kept: Path, knobs: WellsKnobs, stamp: Stamp
 ) -> dict[str, Any]:
     """Undersample the experiments of many files, and write the wells that are left.
 
     Parameters
     ----------
-    wells, images : list of Path
-        The qc table and the images table of every experiment, in one order.
+    wells : list of Path
+        The qc table of every experiment.
     kept : Path
-        Where the wells go, without flags and with ``n_images``, in their order.
+        Where the wells go, without flags, in their order.
     knobs : WellsKnobs
         Settings.
     stamp : mapping
@@ -106,36 +101,20 @@ def undersample_files(
     Raises
     ------
     UserError
-        If a file is not of its format, or there are not as many images tables as qc tables.
+        If a file is not of its format.
     """
-    if len(wells) != len(images):
-        found = f"{len(images)} images tables for {len(wells)} experiments"
-        raise UserError(f"{found}, wanted one for each")
-    for path in images:
-        check_format(path, IMAGES)
-    images_of = dict(zip(wells, images, strict=True))
     parts, columns = parts_of_files(wells, QC_WELLS)
     vocabulary = Vocabulary()
 
     def look(part: Part) -> Survey:
-        ids = [images_of[path] for path in part.paths]
-        ids_I = pl.read_parquet(ids, columns=["well_id"])["well_id"]
-        return survey(part.read(is_looked_at), ids_I, vocabulary, knobs)
+        return survey(part.read(is_looked_at), vocabulary, knobs)
 
-    kept_W, images_W, funnel = undersample_wells(prepared(look, parts), vocabulary, knobs)
+    kept_W, funnel = undersample_wells(prepared(look, parts), vocabulary, knobs)
 
-    def choose(numbered: tuple[Part, int]) -> pl.DataFrame:
-        part, first = numbered
-        rows = slice(first, first + part.n_rows)
-        n_images = pl.Series(N_IMAGES, images_W[rows]).cast(pl.Int32)
-        frame = part.read(lambda name: not is_flag(name)).with_columns(n_images)
-        return frame.filter(pl.Series(kept_W[rows]))
-
-    starts = np.cumsum([0, *(part.n_rows for part in parts)]).tolist()
-    written = {name: dtype for name, dtype in columns.items() if not is_flag(name)}
-    with table_writer(kept, COUNTED_WELLS, {**written, N_IMAGES: pl.Int32()}, stamp) as write:
-        for frame in prepared(choose, zip(parts, starts, strict=False)):
-            write(frame)
+    names = [name for name in columns if name in COUNTED or not is_flag(name)]
+    marked = [scanned(wells, columns).select(names), pl.LazyFrame({"stays": kept_W})]
+    rows = pl.concat(marked, how="horizontal").filter("stays").drop("stays")
+    write_rows(kept, rows, COUNTED_WELLS, stamp)
     return funnel
 
 
@@ -143,13 +122,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run from the rule ``undersample_wells``."""
     files, knobs = parse_step(
         WellsKnobs,
-        inputs=["wells*", "images*"],
+        inputs=["wells*"],
         outputs=["kept", "funnel"],
         names=["manifest"],
         doc=__doc__,
         argv=argv,
     )
-    funnel = undersample_files(files.wells, files.images, files.kept, knobs, files.stamp)
+    funnel = undersample_files(files.wells, files.kept, knobs, files.stamp)
     write_funnel(files.funnel, funnel, files.stamp)
 
 

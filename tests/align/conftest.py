@@ -51,7 +51,9 @@ def screen(tmp_path):
         wells = wells_of(name, ["negative_control"] * 15 + ["perturbation"] * 25)
         passes = pl.Series([well not in (3, 30) for well in range(40)])
         flagged = wells.with_columns(
-            passes=passes, reason=pl.when(passes).then(pl.lit("")).otherwise(pl.lit("focus"))
+            n_images=pl.lit(1, pl.Int32),
+            passes=passes,
+            reason=pl.when(passes).then(pl.lit("")).otherwise(pl.lit("focus")),
         )
         write_qc_wells(tmp_path / f"{name}.parquet", flagged, {})
         # Two blocks, of which the last counts; rows in another order than the wells.

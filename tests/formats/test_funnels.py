@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phenopipe.errors import UserError
-from phenopipe.formats.applied import Applied, Vocabulary
+from phenopipe.formats.applied import Applied, Vocabulary, condition_texts
 from phenopipe.formats.funnels import funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.tables import write_json
-from phenopipe.formats.wells import ROLES, TREATMENT
+from phenopipe.formats.wells import N_IMAGES, ROLES, TREATMENT
 
 
 def treatment(perturbation, kind, gene=None, dose=None):
@@ -19,6 +19,11 @@ def treatment(perturbation, kind, gene=None, dose=None):
         "guide": perturbation if kind == "knockout" else None,
         "concentration_um": dose,
     }
+
+
+def counted(wells, n_images):
+    n_images = pl.Series(N_IMAGES, n_images, pl.Int32)
+    return wells.with_columns(n_images, condition_texts(wells["treatments"], "here"))
 
 
 def test_conditions_genes_and_compounds_count_once():
@@ -44,7 +49,7 @@ def test_conditions_genes_and_compounds_count_once():
     vocabulary = Vocabulary()
     # A fifth well that does not count, whatever was applied to it.
     more = wells[:1].with_columns(well_id=pl.lit("e"), role=pl.lit("positive_control"))
-    coded = vocabulary.code(pl.concat([wells, more]), np.array([2, 1, 0, 1, 9]))
+    coded = vocabulary.code(counted(pl.concat([wells, more]), [2, 1, 0, 1, 9]))
     passed_W = np.array([1, 1, 1, 1, 0], np.uint8)
     (row,) = funnel_rows(3, ["replication"], Applied.of(vocabulary, [coded]), passed_W)
     assert row == {
@@ -83,7 +88,7 @@ def test_every_step_counts_what_its_wells_have(seed):
     )
     images_W, passed_W = rng.integers(0, 5, 30), rng.integers(0, 4, 30).astype(np.uint8)
     vocabulary = Vocabulary()
-    applied = Applied.of(vocabulary, [vocabulary.code(wells, images_W)])
+    applied = Applied.of(vocabulary, [vocabulary.code(counted(wells, images_W))])
     rows = funnel_rows(2, ["a", "b", "c"], applied, passed_W)
     for step, row in enumerate(rows, start=1):
         left = np.flatnonzero(passed_W >= step)

@@ -7,11 +7,11 @@ from phenopipe.errors import UserError
 from phenopipe.formats.funnels import write_funnel
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.tables import write_table
-from phenopipe.formats.wells import N_IMAGES, write_wells
+from phenopipe.formats.wells import write_wells
 from phenopipe.phenoprints.diff import main
 from phenopipe.phenoprints.select import main as select
 
-from .test_select import applied, combined_of, test_of, wells_of
+from .test_select import applied, combined_of, counted, test_of, wells_of
 
 WELLS = wells_of(
     [
@@ -47,7 +47,7 @@ TESTS_B = [
 def made(home, name, wells, tests, *flags):
     """The results of a manifest, chosen by the step itself."""
     folder, before = home / "phenoprints" / name, home / "undersample" / name
-    write_wells(before / "wells.parquet", wells.with_columns(n_images=pl.lit(1, pl.Int32)), {})
+    write_wells(before / "wells.parquet", counted(wells, 1), {})
     write_funnel(before / "funnel.json", {"steps": []}, {})
     stamp = {"inputs": {"pvalues": ["digest"]}}
     write_table(folder / "pvalues.parquet", combined_of(*tests), COMBINED, stamp)
@@ -64,7 +64,6 @@ def made(home, name, wells, tests, *flags):
 
 @pytest.fixture
 def pair(tmp_path):
-    assert N_IMAGES == "n_images"
     left = WELLS.filter(pl.col("well_id") != "earlier")
     return made(tmp_path, "first", WELLS, TESTS_A), made(
         tmp_path, "second", left, TESTS_B, "--keep-untestable=false"

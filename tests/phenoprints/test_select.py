@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phenopipe.formats.applied import TARGET, Applied, Vocabulary
+from phenopipe.formats.applied import TARGET, Applied, Vocabulary, condition_texts
 from phenopipe.formats.funnels import funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.pvalues import COMBINED
@@ -102,19 +102,22 @@ TESTS = combined_of(
 
 def applied_of(wells, images=None):
     vocabulary = Vocabulary()
-    images_W = np.ones(wells.height, int) if images is None else np.array(images)
+    wells = counted(wells, 1 if images is None else images)
     # In two tables, as from a long file.
     cut = wells.height // 2
-    coded = [
-        vocabulary.code(wells[rows], images_W[rows]) for rows in (slice(cut), slice(cut, None))
-    ]
-    return Applied.of(vocabulary, coded)
+    return Applied.of(vocabulary, [vocabulary.code(wells[:cut]), vocabulary.code(wells[cut:])])
+
+
+def counted(wells, n_images):
+    """Wells as the undersample stage hands them on."""
+    n_images = pl.Series(N_IMAGES, np.broadcast_to(n_images, wells.height), pl.Int32)
+    return wells.with_columns(n_images, condition_texts(wells["treatments"], "here"))
 
 
 def selected(wells, tests, **knobs):
     """The wells that stay, with what saved them."""
     chosen = select_wells(applied_of(wells), tests, SelectKnobs(**knobs))
-    return wells.filter(pl.Series(chosen.kept_W)).hstack(chosen.told(slice(None)))
+    return chosen.of(wells.lazy()).collect()
 
 
 def facts_of(wells, tests, images=None, **knobs):
@@ -243,8 +246,7 @@ def test_planted_signal_is_kept_and_noise_admitted_as_announced():
 
 
 def run(tmp_path, combined, judges):
-    wells = WELLS.with_columns(pl.lit(2, pl.Int32).alias(N_IMAGES))
-    write_wells(tmp_path / "wells.parquet", wells, {})
+    write_wells(tmp_path / "wells.parquet", counted(WELLS, 2), {})
     write_table(tmp_path / "p.parquet", combined, COMBINED, {"inputs": {"pvalues": judges}})
     everything = np.ones(WELLS.height, np.uint8)
     rows = funnel_rows(4, ["undersampling"], applied_of(WELLS), everything)

@@ -7,7 +7,7 @@ import pytest
 
 from phenopipe.formats.images import write_images, write_pixels
 from phenopipe.formats.manifests import MANIFEST
-from phenopipe.formats.qc import QC_WELLS
+from phenopipe.formats.qc import write_qc_wells
 from phenopipe.formats.tables import write_table
 from phenopipe.pretrain.sites import find_sites
 
@@ -101,9 +101,9 @@ def make_screen(folder, *, experiment="one", n_wells=24, channels=CHANNELS, fact
         folder / "images.zarr",
     )
     flagged = wells.drop("saved_by", "judge", "p_value").with_columns(
-        passes=pl.lit(True), reason=pl.lit("")
+        n_images=pl.lit(1, pl.Int32), passes=pl.lit(True), reason=pl.lit("")
     )
-    write_table(screen.wells, flagged, QC_WELLS, stamp)
+    write_qc_wells(screen.wells, flagged, stamp)
     write_table(screen.manifest, wells, MANIFEST, stamp)
     write_images(screen.images, images, stamp)
     shape = (n_wells, len(channels), SIDE, SIDE)

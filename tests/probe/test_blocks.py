@@ -32,6 +32,7 @@ def save_experiment(folder, name, layout, rng, direction):
     x_WBD[1] = np.nan
     flagged = wells.with_row_index().select(
         pl.exclude("index"),
+        n_images=pl.lit(1, pl.Int32),
         passes=pl.col("index") != 0,
         reason=pl.when(pl.col("index") == 0).then(pl.lit("focus")).otherwise(pl.lit("")),
     )

@@ -4,6 +4,7 @@ import pytest
 
 from phenopipe.errors import UserError
 from phenopipe.formats.qc import METADATA_TESTS, write_qc_wells
+from phenopipe.formats.wells import N_IMAGES
 from phenopipe.qc.checks import check_images, check_labels, check_pixels
 from phenopipe.qc.config import ImagesKnobs, WellsKnobs
 from phenopipe.qc.gate import tell_gate
@@ -147,6 +148,15 @@ def test_an_experiment_needs_controls_that_pass(screen):
     assert not flag_wells(none, images, metrics, WellsKnobs(min_controls=4))[
         "fails_experiment"
     ].any()
+
+
+def test_images_are_counted_whatever_their_order(screen):
+    wells, images, metrics, _ = screen
+    first, second, *_ = wells["well_id"]
+    more = images.filter(well_id=second).with_columns(image_id=pl.lit("one more"))
+    images = pl.concat([more, images.filter(pl.col("well_id") != first)])
+    counts = flag_wells(wells, images, metrics, WellsKnobs())[N_IMAGES].to_list()
+    assert counts == [0, 2] + [1] * (wells.height - 2)
 
 
 def test_off_means_that_only_what_cannot_be_embedded_is_flagged(screen, tmp_path):

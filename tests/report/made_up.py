@@ -81,6 +81,7 @@ def flagged(wells):
     number = pl.int_range(pl.len())
     fails = number % 11 == 5
     return wells.with_columns(
+        n_images=pl.lit(1, pl.Int32),
         fails_focus=fails,
         score_focus=pl.when(fails).then(3.0 + number / 10).otherwise(0.1),
         fails_saturation=pl.lit(False),

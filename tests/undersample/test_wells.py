@@ -1,20 +1,19 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phenopipe.errors import UserError
-from phenopipe.formats.applied import Vocabulary
+from phenopipe.formats.applied import Vocabulary, condition_texts
 from phenopipe.formats.funnels import read_funnel
-from phenopipe.formats.images import IMAGES, write_images
 from phenopipe.formats.qc import write_qc_wells
-from phenopipe.formats.wells import CONDITION, TREATMENT, conditions, read_wells
+from phenopipe.formats.wells import CONDITION, N_IMAGES, TREATMENT, conditions, read_wells
 from phenopipe.undersample.config import WellsKnobs
-from phenopipe.undersample.survey import count_images, drawn, survey
+from phenopipe.undersample.survey import drawn, survey
 from phenopipe.undersample.wells import main, undersample_wells
 
 
@@ -68,22 +67,19 @@ def flagged(wells, **fails):
         pl.Series(f"fails_{name}", values) for name, values in fails.items()
     )
     failed = pl.any_horizontal("fails_focus", "fails_perturbations")
-    return wells.with_columns(passes=~failed, reason=pl.lit(""))
+    texts = condition_texts(wells["treatments"], "here")
+    n_images = pl.lit(1, pl.Int32).alias(N_IMAGES)
+    return wells.with_columns(texts, n_images, passes=~failed, reason=pl.lit(""))
 
 
-def undersampled(*tables, images=None, **knobs):
+def undersampled(*tables, **knobs):
     """The wells that are left of some experiments' tables, and the funnel."""
     vocabulary, knobs = Vocabulary(), WellsKnobs(**knobs)
     surveys = [
-        survey(
-            wells if "passes" in wells.columns else flagged(wells),
-            wells["well_id"] if images is None else images,
-            vocabulary,
-            knobs,
-        )
+        survey(wells if "passes" in wells.columns else flagged(wells), vocabulary, knobs)
         for wells in tables
     ]
-    kept_W, _, funnel = undersample_wells(surveys, vocabulary, knobs)
+    kept_W, funnel = undersample_wells(surveys, vocabulary, knobs)
     return pl.concat(tables, how="diagonal").filter(pl.Series(kept_W)), funnel
 
 
@@ -248,18 +244,6 @@ def test_an_added_experiment_and_a_renamed_plate_take_no_well(rows):
     assert renamed["well_id"].to_list() == before["well_id"].to_list()
 
 
-def test_images_are_counted_whatever_their_order():
-    wells = pl.Series(["a", "b", "c"])
-    for images, expected in (
-        (["a", "a", "b", "c"], [2, 1, 1]),
-        (["c", "a", "b", "a"], [2, 1, 1]),
-        (["a", "a", "elsewhere", "c"], [2, 0, 1]),
-        ([], [0, 0, 0]),
-    ):
-        counted = count_images(wells, pl.Series(images, dtype=pl.String))
-        assert counted.tolist() == expected
-
-
 def test_the_funnel_counts_every_step_and_loses_nothing_between_them():
     rows = repeated(["e1", "e2", "e3"], 2, guide("A_1")) + repeated(["e1"], 2, guide("B_1"))
     rows += [("e1", "negative_control", [])] * 2
@@ -268,9 +252,9 @@ def test_the_funnel_counts_every_step_and_loses_nothing_between_them():
         focus=[True] + [False] * 9,
         perturbations=[True, True] + [False] * 8,
     )
-    images = pl.Series([*wells["well_id"], *wells["well_id"]])
+    wells = wells.with_columns(pl.lit(2, pl.Int32).alias(N_IMAGES))
     knobs = {"min_experiments": 2, "min_wells": 4, "keep_negative_controls": 0.0}
-    kept, funnel = undersampled(wells, images=images, **knobs)
+    kept, funnel = undersampled(wells, **knobs)
     counts = [(row["wells"], row["images"], row["conditions"]) for row in funnel["steps"]]
     assert counts == [(10, 20, 2), (9, 18, 2), (8, 16, 2), (6, 12, 1), (4, 8, 1)]
     assert [row["step"] for row in funnel["steps"]] == [0, 1, 2, 3, 4]
@@ -278,36 +262,19 @@ def test_the_funnel_counts_every_step_and_loses_nothing_between_them():
     assert set(kept["role"]) == {"perturbation"}
 
 
-def write_experiment(folder, wells):
-    write_qc_wells(folder / "wells.parquet", wells, {})
-    images = wells.select(
-        image_id=pl.col("well_id") + "/1", well_id="well_id", site=pl.lit(1, pl.Int32)
-    )
-    rest = [
-        pl.lit(None, dtype).alias(name)
-        for name, (dtype, _) in IMAGES.columns.items()
-        if name not in images.columns
-    ]
-    write_images(folder / "images.parquet", images.with_columns(rest), {})
-    return folder
-
-
 def test_the_command_writes_wells_and_funnel(tmp_path):
     rows = repeated(["e1", "e2", "e3"], 7, guide("A_1"))
-    folders = [
-        write_experiment(tmp_path / name, flagged(wells_of([r for r in rows if r[0] == name])))
-        for name in ("e1", "e2", "e3")
-    ]
-    flags = ["--wells", *(str(folder / "wells.parquet") for folder in folders)]
-    images = [str(folder / "images.parquet") for folder in folders]
+    flags = ["--wells"]
+    for name in ("e1", "e2", "e3"):
+        flags.append(str(tmp_path / name / "wells.parquet"))
+        wells = flagged(wells_of([row for row in rows if row[0] == name]))
+        write_qc_wells(Path(flags[-1]), wells, {})
     flags += ["--kept", str(tmp_path / "kept.parquet")]
     flags += ["--funnel", str(tmp_path / "funnel.json"), "--manifest", "paper"]
-    main([*flags, "--images", *images])
+    main(flags)
     assert read_wells(tmp_path / "kept.parquet").height == 21
     assert read_wells(tmp_path / "kept.parquet")["n_images"].to_list() == [1] * 21
     assert [row["wells"] for row in read_funnel(tmp_path / "funnel.json")["steps"]] == [21] * 5
-    with pytest.raises(UserError, match="2 images tables for 3 experiments"):
-        main([*flags, "--images", *images[:2]])
 
 
 CURATE = """
@@ -317,9 +284,9 @@ from phenopipe.formats.funnels import write_funnel
 from phenopipe.undersample.config import WellsKnobs
 from phenopipe.undersample.wells import undersample_files
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-paths = sorted(folder.glob("*/wells.parquet")), sorted(folder.glob("*/images.parquet"))
+paths = sorted(folder.glob("*/wells.parquet"))
 knobs = WellsKnobs(min_wells=4)
-funnel = undersample_files(*paths, out / "wells.parquet", knobs, {})
+funnel = undersample_files(paths, out / "wells.parquet", knobs, {})
 write_funnel(out / "funnel.json", funnel, {})
 """
 
@@ -329,7 +296,7 @@ def test_the_number_of_threads_changes_no_byte(tmp_path, root):
         name = f"e{number}"
         rows = repeated([name], 2, guide("A_1")) + repeated([name], 2, dose("drug", number))
         rows += [(name, "negative_control", [])] * 20
-        write_experiment(tmp_path / "in" / name, flagged(wells_of(rows)))
+        write_qc_wells(tmp_path / "in" / name / "wells.parquet", flagged(wells_of(rows)), {})
     results = []
     for threads in ("1", "4"):
         out = tmp_path / threads
