@@ -132,8 +132,16 @@ def _check_experiments(config: WorkflowConfig) -> None:
 
 def _check_trimmed(config: WorkflowConfig) -> None:
     for name, encoder in config.encoders.items():
+        if encoder.kind != "trimmed":
+            continue
+        whole = config.encoders[encoder.of or ""]
+        if whole.kind in ("profiles", "random"):
+            raise UserError(
+                f"encoders.{name}.of: {encoder.of!r} of kind {whole.kind!r} has no blocks,"
+                " wanted an encoder of images"
+            )
         task = encoder.task or config.trim_by
-        if encoder.kind == "trimmed" and encoder.of not in config.probes[task].encoders:
+        if encoder.of not in config.probes[task].encoders:
             raise UserError(
                 f"encoders.{name}.of: {encoder.of!r} is not among the encoders of "
                 f"probes.{task}, which chooses the block"
@@ -218,6 +226,12 @@ def _check_tests(config: WorkflowConfig) -> None:
                     f"benchmarks.{name}.{key}: screen {one.screen!r} has no table of {table},"
                     f" wanted screens.{one.screen}.{table}"
                 )
+        judged = str(getattr(recall, "manifest", None))
+        if getattr(recall, "keep", "") == "phenoprint" and not config.manifests[judged].judges:
+            raise UserError(
+                f"benchmarks.{name}.recall.manifest: {judged!r} has no judges, wanted one whose"
+                " judges say which genes have a phenoprint"
+            )
 
 
 def _check_probes(config: WorkflowConfig) -> None:

@@ -73,6 +73,23 @@ def test_a_key_of_another_kind_of_encoder_is_refused(entry, told):
     assert message.startswith(f"encoders.x.{told}")
 
 
+@pytest.mark.parametrize("kind", ["profiles", "random"])
+def test_what_has_no_blocks_cannot_be_trimmed(kind):
+    encoders = {"plain": {"kind": kind}, "cut": {"kind": "trimmed", "of": "plain"}}
+    told = refused(changed(encoders={**DEMO["encoders"], **encoders}))
+    assert told.startswith(f"encoders.cut.of: 'plain' of kind {kind!r} has no blocks, wanted")
+
+
+def test_genes_with_a_phenoprint_need_a_manifest_with_judges():
+    recall = {"keep": "phenoprint", "manifest": "raw"}
+    one = {"screen": "simulated", "encoders": ["mae"], "pairs": {"CORUM": "c.tsv"}}
+    raw = {"raw": {"screens": ["simulated"]}}
+    config = changed(
+        manifests={**DEMO["manifests"], **raw}, benchmarks={"b": {**one, "recall": recall}}
+    )
+    assert refused(config).startswith("benchmarks.b.recall.manifest: 'raw' has no judges")
+
+
 LAB = {
     "source": "profiles",
     "experiments": {"e": {}},

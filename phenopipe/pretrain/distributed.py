@@ -6,6 +6,7 @@ One process is a world of its own, in which nothing is shared and nothing is sen
 import contextlib
 import functools
 import os
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -47,6 +48,14 @@ class World:
         self.writers: dist.ProcessGroup | None = None
         if size > 1 and kind == "cuda":
             self.device = torch.device(kind, int(os.environ["LOCAL_RANK"]))
+
+    @property
+    def lacks_bfloat16(self) -> bool:
+        """Whether the device is an x86 processor without products in bfloat16."""
+        if self.device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+            return False
+        has = torch.cpu.get_capabilities()
+        return not (has["avx512_bf16"] or has["amx_bf16"])
 
     @classmethod
     def join(cls) -> "World":

@@ -183,7 +183,8 @@ class ProfilesKnobs(TableKnobs):
     """Knobs of ``screen.profiles``, for a table of features of wells."""
 
     metadata_prefix: str = "Metadata_"
-    """Columns that start so are not features, nor is any that ``columns`` or ``where`` name."""
+    """Columns that start so are not features, nor is any that ``columns`` or ``where`` name;
+    blank: these alone."""
 
     feature_prefixes: tuple[str, ...] = ()
     """Only columns that start so are features; none: all that are not metadata."""

@@ -42,7 +42,7 @@ def feature_columns(rows: pl.DataFrame, knobs: ProfilesKnobs) -> list[str]:
         name
         for name in rows.columns
         if name not in metadata
-        and not name.startswith(knobs.metadata_prefix)
+        and not (knobs.metadata_prefix and name.startswith(knobs.metadata_prefix))
         and name.startswith(wanted)
         and name not in knobs.leave_out
     ]

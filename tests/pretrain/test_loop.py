@@ -1,5 +1,6 @@
 import json
 import math
+import platform
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +85,19 @@ def test_stopped_training_ends_with_the_same_weights(screen, tmp_path):
     history = continued.run()
     assert torch.equal(continued.model.value, whole.model.value)
     assert history.equals(expected)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("lacks", [False, True])
+def test_a_processor_without_the_precision_is_told(
+    screen, tmp_path, capsys, monkeypatch, precision, lacks
+):
+    has = {"avx512_bf16": not lacks, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    training(screen, tmp_path, precision=precision, updates=2).run()
+    told = "this processor has no bfloat16: float32 is several times as fast here"
+    assert (told in "".join(capsys.readouterr())) == (lacks and precision == "bfloat16")
 
 
 def stop_after(updates):

@@ -43,6 +43,13 @@ def test_features_are_what_is_not_metadata(tmp_path):
     assert feature_names(convert(tmp_path, rows.rename(renamed), knobs)) == ["f0", "f2"]
 
 
+def test_without_a_prefix_only_columns_that_are_named_are_metadata(tmp_path):
+    rows = features(table())
+    knobs = profile_knobs(feature_prefixes=[], metadata_prefix="", leave_out=["dna", "actin"])
+    found = feature_names(convert(tmp_path, rows, knobs))
+    assert found == feature_names(convert(tmp_path, rows, profile_knobs()))
+
+
 def test_a_column_that_the_configuration_names_is_no_feature(tmp_path):
     rows = features(table()).rename({"plate": "Plate"}).with_columns(week=1.0, plate=7, age=3.0)
     columns = profile_knobs().columns.model_dump(mode="json")
