@@ -2,7 +2,7 @@
 
     python benchmarks/curation_at_scale.py --folder build/curation --rows 93000000
 
-Makes the screen where it is not there yet (1.3 GB at 93 million), then runs the functions
+Makes the screen where it is not there yet (1.5 GB at 93 million), then runs the functions
 that the steps ``undersample wells`` and ``phenoprints select`` call, and the same query in
 DuckDB, each in a process of its own. Prints one line a figure: name, figure, unit, bound.
 ``--repeats`` gives medians. DuckDB is no dependency: ``--peer PYTHON`` names an interpreter

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from phenopipe.formats.qc import write_qc_wells
+from phenopipe.formats.qc import QC_WELLS, write_qc_wells
 from phenopipe.formats.wells import TREATMENT, well_name
 
 ROWS_AN_EXPERIMENT = 42_273  # 93 million in 2,200 experiments
@@ -156,9 +156,9 @@ def qc_table(number, rows):
 
 
 def write_experiment(number, *, folder, rows):
-    """Write one experiment's qc table, unless it is there."""
+    """Write one experiment's qc table, unless it is there with the columns of today."""
     path = folder / f"{number:04d}" / "wells.parquet"
-    if not path.exists():
+    if not path.exists() or not QC_WELLS.columns.keys() <= pl.read_parquet_schema(path).keys():
         stamp = {"names": {"screen": "made-up", "experiment": f"exp-{number:04d}"}}
         write_qc_wells(path, qc_table(number, rows), stamp)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 QUERY = """
 with known as (
   select screen, experiment, plate, well, "row", "column", cell_type, role, treatments, layout,
-    well_id, case when len(treatments) > 1
+    well_id, n_images, conditions, case when len(treatments) > 1
       and len(list_filter(treatments, lambda x: x.kind <> 'soluble_factor')) > 0
       then list_filter(treatments, lambda x: x.kind <> 'soluble_factor') else treatments
       end as applied
@@ -50,7 +50,7 @@ select * from kept where case role when 'positive_control' then hash(well_id) % 
 
 
 def curate(folder, rows):
-    """The same wells by one query over the same nested files, without images and funnel."""
+    """The same wells by one query over the same nested files, without the funnel."""
     try:
         import duckdb
     except ImportError:

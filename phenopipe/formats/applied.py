@@ -7,7 +7,6 @@ numbered from 0 in the order in which their tables come.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,62 +14,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.wells import CONDITION, CONDITIONS, KINDS, N_IMAGES, ROLES, listed
+from phenopipe.formats.conditions import AMONG, BETWEEN, NOTHING, TARGET, as_text
+from phenopipe.formats.wells import CONDITION, CONDITIONS, KINDS, N_IMAGES, ROLES
 from phenopipe.threads import side_by_side
 
-TARGET = ("kind", "perturbation", "concentration_um", "gene")
-# Between the targets of a well where they are one text, between the fields of a target, and
-# in place of an empty field.
-_AMONG, _BETWEEN, _NOTHING = "\x1d", "\x1f", "\x1e"
 # Number of the target of a well that has none, while their number is not known.
 _NONE = np.uint32(2**32 - 1)
 # Wells that are counted at once: numpy counts in numbers of eight bytes.
 _STRETCH = 4_000_000
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.unsignedinteger[Any]]
-
-
-def condition_texts(treatments: pl.Series, where: Path | str) -> pl.Series:
-    """Write the conditions of each well as one text, to be read and compared quickly.
-
-    Parameters
-    ----------
-    treatments : Series of list of struct, n_wells long
-        Everything applied to each well.
-    where : Path or str
-        What a message names.
-
-    Returns
-    -------
-    Series ``conditions`` of str, n_wells long
-        Kind, perturbation, concentration and gene of every condition, in their order;
-        null where there is none. The background of others is left out.
-
-    Raises
-    ------
-    UserError
-        If a name holds one of the characters that separate the fields.
-    """
-    found = listed(treatments)
-    names = found.fields.select(pl.col(pl.String))
-    apart = names.select(pl.any_horizontal(pl.all().str.contains("[\x1d-\x1f]"))).to_series()
-    if apart.any():
-        raise UserError(f"{where}: a control character in {names.row(apart.arg_max())}")
-    texts = (
-        found.fields.select(text=_as_text(TARGET), row=found.row_A)
-        .filter(found.is_condition_A)
-        .group_by("row", maintain_order=True)
-        .agg(pl.col("text").str.join(_AMONG))
-    )
-    rows = pl.DataFrame({"row": np.arange(len(treatments), dtype=np.uint32)})
-    return rows.join(texts, on="row", how="left", maintain_order="left")["text"].alias(
-        CONDITIONS
-    )
-
-
-def _as_text(names: Sequence[str]) -> pl.Expr:
-    fields = [pl.col(name).cast(pl.String).fill_null(_NOTHING) for name in names]
-    return pl.concat_str(fields, separator=_BETWEEN)
 
 
 @dataclass(frozen=True)
@@ -109,7 +62,7 @@ class Vocabulary:
         Parameters
         ----------
         wells : DataFrame
-            ``role``, ``n_images`` and ``conditions`` (:func:`condition_texts`).
+            ``role``, ``n_images`` and ``conditions`` (``condition_texts``).
 
         Raises
         ------
@@ -117,13 +70,13 @@ class Vocabulary:
             If a role is none of the known words.
         """
         text = pl.col(CONDITIONS)
-        several = text.str.contains(_AMONG, literal=True).fill_null(value=False)
+        several = text.str.contains(AMONG, literal=True).fill_null(value=False)
         one, more = wells.select(
             one=pl.when(~several).then(text).cast(self._texts), more=pl.when(several).then(text)
         )
         first_W = one.to_physical().fill_null(_NONE).to_numpy(writable=True)
         (row_M,) = np.nonzero(more.is_not_null().to_numpy())
-        lists = more.gather(row_M).str.split(_AMONG)
+        lists = more.gather(row_M).str.split(AMONG)
         target_A = lists.explode().cast(self._texts).to_physical().to_numpy()
         owner_A = np.repeat(row_M, lists.list.len().to_numpy())
         is_first_A = np.ones(len(owner_A), dtype=bool)
@@ -142,12 +95,12 @@ class Vocabulary:
     def targets(self, n: int) -> pl.DataFrame:
         """List the first n targets: ``kind, perturbation, concentration_um, gene``."""
         texts = pl.Series(np.arange(n, dtype=np.uint32)).cat.to(self._texts).cast(pl.String)
-        fields = texts.str.split_exact(_BETWEEN, len(TARGET) - 1).struct.unnest()
+        fields = texts.str.split_exact(BETWEEN, len(TARGET) - 1).struct.unnest()
         kinds = set(fields["field_0"].unique())
-        for kind in sorted(kinds - {*KINDS, _NOTHING}):
+        for kind in sorted(kinds - {*KINDS, NOTHING}):
             raise UserError(f"kind of perturbation {kind!r}, wanted {', '.join(KINDS)}")
         return fields.select(
-            pl.col(f"field_{i}").replace(_NOTHING, None).alias(name)
+            pl.col(f"field_{i}").replace(NOTHING, None).alias(name)
             for i, name in enumerate(TARGET)
         ).cast({"concentration_um": pl.Float64})
 
@@ -290,7 +243,7 @@ class Applied:
     @cached_property
     def conditions(self) -> tuple[NDArray[np.uint32], int]:
         """Number the conditions: of each target, and how many there are."""
-        texts = self.targets.select(_as_text(CONDITION)).to_series()
+        texts = self.targets.select(as_text(CONDITION)).to_series()
         condition_T = texts.cast(pl.Categorical(pl.Categories.random())).to_physical()
         return condition_T.to_numpy(), condition_T.n_unique()
 

@@ -47,7 +47,7 @@ class Part:
         """Read the rows of the columns that are wanted."""
         names = [name for name in self.columns if wanted(name)]
         # A slice of what is scanned: the other row groups of a long file are not read.
-        rows = pl.scan_parquet(list(self.paths)).slice(self.offset, self.n_rows)
+        rows = pl.scan_parquet(list(self.paths), glob=False).slice(self.offset, self.n_rows)
         return rows.select(names).collect()
 
 
@@ -100,7 +100,7 @@ def parts_of_file(
 def _open(path: Path, schema: Schema) -> tuple[dict[str, pl.DataType], int]:
     """Check a file's format and return its columns and its height, without its rows."""
     check_format(path, schema)
-    found = dict(pl.read_parquet_schema(path))
+    found = dict(pl.scan_parquet(path, glob=False).collect_schema())
     schema.check_columns(found, path)
     return found, pq.read_metadata(path).num_rows
 
@@ -113,11 +113,22 @@ def prepared(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
 def scanned(paths: Sequence[Path], columns: Mapping[str, pl.DataType]) -> pl.LazyFrame:
     """Rows of files one after the other; a column that some files lack is null there."""
     return pl.scan_parquet(
-        list(paths), schema=dict(columns), missing_columns="insert", extra_columns="ignore"
+        list(paths),
+        schema=dict(columns),
+        missing_columns="insert",
+        extra_columns="ignore",
+        glob=False,
     )
 
 
-def write_rows(path: Path, rows: pl.LazyFrame, schema: Schema, stamp: Stamp) -> None:
+def write_rows(
+    path: Path,
+    rows: pl.LazyFrame,
+    schema: Schema,
+    stamp: Stamp,
+    *,
+    rows_a_group: int = ROWS_A_PART,
+) -> None:
     """Write a table that need not fit into memory.
 
     Parameters
@@ -130,6 +141,8 @@ def write_rows(path: Path, rows: pl.LazyFrame, schema: Schema, stamp: Stamp) -> 
         The format. Columns, types and uniqueness are checked as by ``write_table``.
     stamp : mapping
         Deterministic facts about the step.
+    rows_a_group : int
+        Rows of a row group.
 
     Raises
     ------
@@ -151,13 +164,13 @@ def write_rows(path: Path, rows: pl.LazyFrame, schema: Schema, stamp: Stamp) -> 
             compression="zstd",
             compression_level=1,
             statistics=False,
-            row_group_size=ROWS_A_PART,
+            row_group_size=rows_a_group,
             metadata=stamp_of(schema, stamp),
             maintain_order=True,
             engine="streaming",
         )
         if schema.unique:
-            named = pl.scan_parquet(temporary).select(pl.struct(schema.unique).hash())
+            named = pl.scan_parquet(temporary, glob=False).select(_hash_of(schema))
             hashes = [named.collect(engine="streaming").to_series().to_numpy()]
             _refuse_doubles(hashes, temporary, path, schema)
 
@@ -201,11 +214,16 @@ def table_writer(
             def write(frame: pl.DataFrame) -> None:
                 whole = pl.concat([empty, frame], how="diagonal")
                 if schema.unique:
-                    hashes.append(whole.select(schema.unique).hash_rows().to_numpy())
+                    hashes.append(whole.select(_hash_of(schema)).to_series().to_numpy())
                 writer.write_table(whole.select(ordered).to_arrow().cast(target))
 
             yield write
         _refuse_doubles(hashes, temporary, path, schema)
+
+
+def _hash_of(schema: Schema) -> pl.Expr:
+    """Number what names a row; equal numbers are a suspicion, not a proof."""
+    return pl.struct(schema.unique).hash()
 
 
 def _refuse_doubles(
@@ -220,8 +238,9 @@ def _refuse_doubles(
     alike = np.unique(sorted_R[1:][sorted_R[1:] == sorted_R[:-1]])
     if not len(alike):
         return
-    names = pl.read_parquet(written, columns=list(schema.unique))
-    suspects = names.filter(pl.Series(np.isin(names.hash_rows().to_numpy(), alike)))
+    names = pl.read_parquet(written, columns=list(schema.unique), glob=False)
+    hashes_R = names.select(_hash_of(schema)).to_series().to_numpy()
+    suspects = names.filter(pl.Series(np.isin(hashes_R, alike)))
     doubled = suspects.filter(suspects.is_duplicated())
     if doubled.height:
         row = doubled.row(0)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from phenopipe.formats.applied import condition_texts
+from phenopipe.formats.conditions import condition_texts
 from phenopipe.formats.tables import Schema, Stamp, read_table, write_table
-from phenopipe.formats.wells import COLUMNS, COUNTED, METADATA
+from phenopipe.formats.wells import COLUMNS, COUNTED, METADATA, check_words
 
 METRICS = Schema(
     "metrics",
@@ -82,7 +82,8 @@ def read_qc_wells(path: Path) -> pl.DataFrame:
 
 def write_qc_wells(path: Path, wells: pl.DataFrame, stamp: Stamp) -> None:
     """Check and write wells with their flags; their conditions' texts are added here."""
-    texts = condition_texts(wells["treatments"], path)
+    check_words(wells, path)
+    texts = condition_texts(wells["treatments"])
     write_table(path, wells.with_columns(texts), QC_WELLS, stamp)
 
 

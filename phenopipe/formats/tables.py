@@ -146,8 +146,8 @@ def read_table(path: Path, schema: Schema, columns: list[str] | None = None) -> 
     """
     check_format(path, schema)
     if columns is not None:
-        return pl.read_parquet(path, columns=columns)
-    frame = pl.read_parquet(path)
+        return pl.read_parquet(path, columns=columns, glob=False)
+    frame = pl.read_parquet(path, glob=False)
     schema.check(frame, path)
     return frame
 
@@ -204,7 +204,7 @@ def read_any(path: Path) -> pl.DataFrame:
     name = path.name.removesuffix(".gz")
     try:
         if name.endswith(".parquet"):
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         if name.endswith((".csv", ".tsv", ".txt")):
             first = "\t" if name.endswith(".tsv") else ","
             # All rows decide a column's type: a sample of them guesses wrong.

@@ -65,7 +65,11 @@ def write_wells(path: Path, wells: pl.DataFrame, stamp: Stamp) -> None:
 
 
 def check_words(wells: pl.DataFrame, where: Path | str) -> None:
-    """Raise if a role or a kind of perturbation is not one of the known words, or absent."""
+    """Raise if a role or a kind of perturbation is not one of the known words, or absent.
+
+    Names of perturbations and genes must not hold the characters that separate them where a
+    well's conditions are one text.
+    """
     unknown = wells.filter(~pl.col("role").is_in(ROLES))
     if unknown.height:
         well_id, role = unknown.select("well_id", "role").row(0)
@@ -78,6 +82,13 @@ def check_words(wells: pl.DataFrame, where: Path | str) -> None:
         raise UserError(f"{where}: {name!r} has no kind, wanted {', '.join(KINDS)}")
     for kind in sorted(set(kinds.drop_nulls()) - set(KINDS)):
         raise UserError(f"{where}: kind of perturbation {kind!r}, wanted {', '.join(KINDS)}")
+    for field in ("perturbation", "gene"):
+        names = applied.struct.field(field)
+        torn = names.filter(names.str.contains("[\x1d-\x1f]"))
+        if len(torn):
+            raise UserError(
+                f"{where}: {field} {torn[0]!r}, wanted a name without control characters"
+            )
 
 
 def conditions(wells: pl.DataFrame) -> pl.DataFrame:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from phenopipe.formats.applied import Applied, Vocabulary, condition_texts
+from phenopipe.formats.applied import Applied, Vocabulary
+from phenopipe.formats.conditions import condition_texts
 from phenopipe.formats.funnels import read_funnel
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.pvalues import COMBINED
@@ -142,7 +143,7 @@ def _smallest(wells: pl.DataFrame, manifest: Manifest) -> pl.Series:
     if not manifest.choice:
         return pl.repeat(None, wells.height, dtype=pl.Float64, eager=True)
     vocabulary = Vocabulary()
-    texts = condition_texts(wells["treatments"], "manifest")
+    texts = condition_texts(wells["treatments"])
     no_images = pl.lit(0, pl.Int32).alias(N_IMAGES)
     coded = vocabulary.code(wells.with_columns(texts, no_images))
     applied = Applied.of(vocabulary, [coded])

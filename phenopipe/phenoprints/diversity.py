@@ -104,7 +104,7 @@ def stretches(table: Path) -> Stretches:
     experiments is not searched again for each of them.
     """
     found: Stretches = {}
-    names = pl.scan_parquet(table).select("screen", "experiment")
+    names = pl.scan_parquet(table, glob=False).select("screen", "experiment")
     for first in range(0, pq.read_metadata(table).num_rows, ROWS_A_PART):
         part = names.slice(first, ROWS_A_PART).collect()
         runs = part.select(pl.struct("screen", "experiment").rle()).unnest("screen")
@@ -116,7 +116,7 @@ def stretches(table: Path) -> Stretches:
 
 def is_listed(wells: pl.DataFrame, table: Path, where: Stretches) -> NDArray[np.bool_]:
     """Tell which wells of one experiment a table lists; the table is never read whole."""
-    ids = pl.scan_parquet(table).select("well_id")
+    ids = pl.scan_parquet(table, glob=False).select("well_id")
     parts = [
         ids.slice(first, n).collect()["well_id"]
         for name in wells.select("screen", "experiment").unique().rows()

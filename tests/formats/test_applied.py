@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phenopipe.errors import UserError
-from phenopipe.formats.applied import TARGET, Applied, Vocabulary, condition_texts
-from phenopipe.formats.wells import N_IMAGES, TREATMENT, conditions
+from phenopipe.formats.applied import Applied, Vocabulary
+from phenopipe.formats.conditions import TARGET, condition_texts
+from phenopipe.formats.wells import N_IMAGES, TREATMENT, check_words, conditions
 
 NAMES = st.text(st.characters(exclude_characters="\x1d\x1e\x1f", codec="utf-8"), max_size=4)
 TREATMENTS = st.lists(
@@ -33,7 +34,7 @@ def counted(treatments):
             N_IMAGES: pl.Series([1] * len(treatments), dtype=pl.Int32),
         }
     )
-    return wells.with_columns(condition_texts(wells["treatments"], "here"))
+    return wells.with_columns(condition_texts(wells["treatments"]))
 
 
 @given(st.lists(TREATMENTS, min_size=1, max_size=8), st.integers(0, 8))
@@ -54,5 +55,12 @@ def test_numbers_of_wells_lead_back_to_their_conditions(treatments, cut):
 @pytest.mark.parametrize("field", ["perturbation", "gene"])
 def test_a_name_that_would_tear_the_text_is_refused(name, field):
     treatment = dict.fromkeys(TREATMENT.to_schema()) | {"kind": "knockout", field: name}
-    with pytest.raises(UserError, match="here: a control character in"):
-        counted([[], [treatment]])
+    with pytest.raises(UserError, match=f"here: {field} 'A.*1', wanted a name without"):
+        check_words(counted([[], [treatment]]), "here")
+    check_words(counted([[], [treatment | {field: "A1", "guide": name}]]), "here")
+
+
+def test_no_concentration_is_two():
+    one = dict.fromkeys(TREATMENT.to_schema()) | {"kind": "compound", "perturbation": "A"}
+    texts = counted([[one | {"concentration_um": dose}] for dose in (0.0, -0.0)])["conditions"]
+    assert texts.n_unique() == 1

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phenopipe.errors import UserError
-from phenopipe.formats.applied import Applied, Vocabulary, condition_texts
+from phenopipe.formats.applied import Applied, Vocabulary
+from phenopipe.formats.conditions import condition_texts
 from phenopipe.formats.funnels import funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.tables import write_json
 from phenopipe.formats.wells import N_IMAGES, ROLES, TREATMENT
@@ -23,7 +24,7 @@ def treatment(perturbation, kind, gene=None, dose=None):
 
 def counted(wells, n_images):
     n_images = pl.Series(N_IMAGES, n_images, pl.Int32)
-    return wells.with_columns(n_images, condition_texts(wells["treatments"], "here"))
+    return wells.with_columns(n_images, condition_texts(wells["treatments"]))
 
 
 def test_conditions_genes_and_compounds_count_once():

@@ -1,12 +1,20 @@
 """Long tables in parts: the same rows, whole or absent, doubles refused, equal bytes."""
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from phenopipe.errors import UserError
-from phenopipe.formats.parts import parts_of_file, parts_of_files, prepared, table_writer
+from phenopipe.formats.parts import (
+    parts_of_file,
+    parts_of_files,
+    prepared,
+    scanned,
+    table_writer,
+    write_rows,
+)
 from phenopipe.formats.tables import Schema, read_stamp, read_table, write_table
 
 PAIRS = Schema(
@@ -75,6 +83,39 @@ def test_a_row_doubled_between_calls_is_refused_and_nothing_appears(tmp_path):
     with pytest.raises(UserError, match=r"two rows with \('name',\) = \('row-4',\)"):
         written(tmp_path / "all.parquet", [pairs(0, 5), pairs(4, 3)])
     assert not list(tmp_path.iterdir())
+
+
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6), data=st.data())
+def test_rows_of_many_files_are_chosen_in_their_order(tmp_path_factory, sizes, data):
+    # A folder whose name would match others, if names were patterns.
+    folder = tmp_path_factory.mktemp("rows[1]*")
+    paths = [folder / f"{i}.parquet" for i in range(len(sizes))]
+    frames = [pairs(100 * i, n) for i, n in enumerate(sizes)]
+    # One file has a column that the others lack.
+    frames[-1] = frames[-1].with_columns(Metadata_dose=pl.lit(1.5))
+    for path, frame in zip(paths, frames, strict=True):
+        write_table(path, frame, PAIRS, {})
+    n = sum(sizes)
+    stays = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    _, columns = parts_of_files(paths, PAIRS)
+    marked = [scanned(paths, columns), pl.LazyFrame({"stays": stays}, {"stays": pl.Boolean})]
+    rows = pl.concat(marked, how="horizontal").filter("stays").drop("stays")
+    out = folder / "all.parquet"
+    write_rows(out, rows, PAIRS, {"stage": "made-up"}, rows_a_group=3)
+    expected = pl.concat(frames, how="diagonal").filter(pl.Series(stays, dtype=pl.Boolean))
+    assert read_table(out, PAIRS).equals(expected)
+    assert read_stamp(out)["stage"] == "made-up"
+    assert pq.read_metadata(out).num_row_groups >= -(-expected.height // 3)
+
+
+def test_a_row_that_two_files_have_is_refused_and_nothing_appears(tmp_path):
+    paths = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for path, frame in zip(paths, [pairs(0, 5), pairs(4, 3)], strict=True):
+        write_table(path, frame, PAIRS, {})
+    rows = scanned(paths, dict(pairs(0, 1).schema))
+    with pytest.raises(UserError, match=r"all.*two rows with \('name',\) = \('row-4',\)"):
+        write_rows(tmp_path / "all.parquet", rows, PAIRS, {})
+    assert sorted(tmp_path.iterdir()) == paths
 
 
 def test_results_come_in_the_order_of_the_items():

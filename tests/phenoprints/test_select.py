@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phenopipe.formats.applied import TARGET, Applied, Vocabulary, condition_texts
+from phenopipe.formats.applied import Applied, Vocabulary
+from phenopipe.formats.conditions import TARGET, condition_texts
 from phenopipe.formats.funnels import funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.manifests import MANIFEST
 from phenopipe.formats.pvalues import COMBINED
@@ -111,7 +112,7 @@ def applied_of(wells, images=None):
 def counted(wells, n_images):
     """Wells as the undersample stage hands them on."""
     n_images = pl.Series(N_IMAGES, np.broadcast_to(n_images, wells.height), pl.Int32)
-    return wells.with_columns(n_images, condition_texts(wells["treatments"], "here"))
+    return wells.with_columns(n_images, condition_texts(wells["treatments"]))
 
 
 def selected(wells, tests, **knobs):

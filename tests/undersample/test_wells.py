@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phenopipe.formats.applied import Vocabulary, condition_texts
+from phenopipe.formats.applied import Vocabulary
+from phenopipe.formats.conditions import condition_texts
 from phenopipe.formats.funnels import read_funnel
 from phenopipe.formats.qc import write_qc_wells
 from phenopipe.formats.wells import CONDITION, N_IMAGES, TREATMENT, conditions, read_wells
@@ -67,7 +68,7 @@ def flagged(wells, **fails):
         pl.Series(f"fails_{name}", values) for name, values in fails.items()
     )
     failed = pl.any_horizontal("fails_focus", "fails_perturbations")
-    texts = condition_texts(wells["treatments"], "here")
+    texts = condition_texts(wells["treatments"])
     n_images = pl.lit(1, pl.Int32).alias(N_IMAGES)
     return wells.with_columns(texts, n_images, passes=~failed, reason=pl.lit(""))
 
