@@ -48,8 +48,8 @@ def feature_columns(rows: pl.DataFrame, knobs: ProfilesKnobs) -> list[str]:
     ]
     if not names:
         raise UserError(
-            f"{rows[TABLE][0]}: no feature column among {len(rows.columns)}, wanted one that is not"
-            " metadata (columns, where, metadata_prefix, feature_prefixes, leave_out)"
+            f"{rows[TABLE][0]}: no feature column among {len(rows.columns)}, wanted one that is"
+            " no metadata (columns, where, metadata_prefix, feature_prefixes, leave_out)"
         )
     schema = rows.schema
     for name in names:
