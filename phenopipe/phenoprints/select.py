@@ -25,6 +25,7 @@ from phenopipe.formats.wells import CONDITIONS, COUNTED, COUNTED_WELLS
 from phenopipe.knobs import parse_step, run_step
 from phenopipe.phenoprints.config import Evidence, Rescue, SelectKnobs
 from phenopipe.phenoprints.rescue import Judgement, saved_wells
+from phenopipe.threads import side_by_side
 
 # Wells with nothing that could have a phenoprint.
 UNTESTABLE_ROLES = ("negative_control", "empty")
@@ -41,9 +42,10 @@ class Selection:
     kept_W : bool array of shape (n_wells,)
         The wells that stay.
     rank_W : int32 array of shape (n_wells,)
-        Row of ``labels`` that saves each well, or their number where none does.
+        Row of ``labels`` that saves each well, the last where none does.
     labels : DataFrame
-        ``saved_by, judge, p_value`` of every test, the smallest p-value first.
+        ``saved_by, judge, p_value`` of every test, the smallest p-value first, then a row of
+        nulls.
     facts : dict
         ``choice``, the knobs in force; ``noise_admitted``, the share of conditions kept if
         none of them did anything; ``untested``, treated wells lost because no judge could
@@ -58,15 +60,12 @@ class Selection:
     def of(self, wells: pl.LazyFrame) -> pl.LazyFrame:
         """Those of all wells that stay, with their labels; null where one is kept untested."""
         marks = pl.LazyFrame({"stays": self.kept_W, "told": self.rank_W})
+        labels = self.labels.to_struct()
         told = pl.col("told").map_batches(
-            self._told, return_dtype=pl.Struct(self.labels.schema), is_elementwise=True
+            labels.gather, return_dtype=labels.dtype, is_elementwise=True
         )
         marked = pl.concat([wells, marks], how="horizontal").filter("stays").drop("stays")
         return marked.with_columns(told).unnest("told")
-
-    def _told(self, rank_W: pl.Series) -> pl.Series:
-        known_W = rank_W.replace(self.labels.height, None)
-        return self.labels.select(pl.all().gather(known_W)).to_struct()
 
 
 def alternatives(
@@ -83,26 +82,26 @@ def alternatives(
     # Wells with one target and the same have the same fate.
     small, wells_W = applied.gathered(testable_W)
     census = Census(applied)
-    rows = []
-    for evidence in get_args(Evidence):
-        ranked = judgement.ranked(evidence, threshold)
-        for rescue, levels in product(get_args(Rescue), LEVEL_CHOICES):
-            choice: dict[str, Any] = {"rescue": rescue, "levels": levels}
-            best_T = judgement.best(ranked, **choice)
-            kept_W = small.wells_with(best_T < ranked.height) & (wells_W > 0)
-            noise = judgement.noise_admitted(evidence, **choice, threshold=threshold)
-            rows.append(
-                {
-                    "evidence": evidence,
-                    **choice,
-                    "threshold": threshold,
-                    "images": int(small.images_W.sum(where=kept_W)),
-                    "wells": int(wells_W.sum(where=kept_W)),
-                    **census.count(small.targets_in(kept_W)),
-                    "noise_admitted": noise,
-                }
-            )
-    return rows
+    ranks = {one: judgement.ranked(one, threshold) for one in get_args(Evidence)}
+
+    def counted(chosen: tuple[Evidence, Rescue, tuple[str, ...]]) -> dict[str, Any]:
+        evidence, rescue, levels = chosen
+        choice: dict[str, Any] = {"rescue": rescue, "levels": levels}
+        best_T = judgement.best(ranks[evidence], **choice)
+        kept_W = small.wells_with(best_T < ranks[evidence].height) & (wells_W > 0)
+        noise = judgement.noise_admitted(evidence, **choice, threshold=threshold)
+        return {
+            "evidence": evidence,
+            **choice,
+            "threshold": threshold,
+            "images": int(small.images_W.sum(where=kept_W)),
+            "wells": int(wells_W.sum(where=kept_W)),
+            **census.count(small.targets_in(kept_W)),
+            "noise_admitted": noise,
+        }
+
+    choices = product(get_args(Evidence), get_args(Rescue), LEVEL_CHOICES)
+    return list(side_by_side(counted, choices))
 
 
 def select_wells(applied: Applied, combined: pl.DataFrame, knobs: SelectKnobs) -> Selection:
@@ -157,11 +156,12 @@ def _told(ranked: pl.DataFrame | None) -> pl.DataFrame:
     tests = COMBINED.empty().with_columns(saving_p="p_value") if ranked is None else ranked
     dose = pl.format("{} at {} µM", "perturbation", "concentration_um")
     by_gene = pl.when(pl.col("level") == "gene").then(pl.format("gene {}", "gene"))
-    return tests.select(
+    labels = tests.select(
         saved_by=by_gene.otherwise(pl.coalesce(dose, "perturbation")),
         judge="encoder",
         p_value="saving_p",
     )
+    return pl.concat([labels, labels.clear(1)])
 
 
 def select_file(

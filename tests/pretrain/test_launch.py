@@ -1,3 +1,4 @@
+import contextlib
 import os
 import signal
 import subprocess
@@ -66,9 +67,15 @@ def test_a_signal_while_processes_start_ends_none_and_is_not_lost(screen, tmp_pa
     training = two_processes(screen, tmp_path)
     launcher = psutil.Process(training.pid)
 
+    def trains(process):
+        # The launcher has other children for a moment, which may be gone by now.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return "phenopipe.pretrain.mae" in process.cmdline()[:3]
+        return False
+
     def starting():
         # Once they are Python, they are deaf by then and do not listen for seconds.
-        return [p for p in launcher.children() if "phenopipe.pretrain.mae" in p.cmdline()[:3]]
+        return [process for process in launcher.children() if trains(process)]
 
     while len(starting()) < 2:
         assert training.poll() is None, (tmp_path / "log").read_text()
