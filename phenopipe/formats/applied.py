@@ -244,8 +244,13 @@ class Applied:
     def conditions(self) -> tuple[NDArray[np.uint32], int]:
         """Number the conditions: of each target, and how many there are."""
         texts = self.targets.select(as_text(CONDITION)).to_series()
-        condition_T = texts.cast(pl.Categorical(pl.Categories.random())).to_physical()
+        condition_T = numbered(texts)
         return condition_T.to_numpy(), condition_T.n_unique()
+
+
+def numbered(texts: pl.Series) -> pl.Series:
+    """Number equal texts, from 0 in the order in which they come; null stays null."""
+    return texts.cast(pl.Categorical(pl.Categories.random())).to_physical()
 
 
 def _stretches(n: int) -> Iterator[slice]:

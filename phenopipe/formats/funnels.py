@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
-from phenopipe.formats.applied import Applied, Mask
+from phenopipe.formats.applied import Applied, Mask, numbered
 from phenopipe.formats.tables import Stamp, read_json, write_json
 from phenopipe.formats.wells import GENE_KINDS, ROLES
 
@@ -50,7 +50,7 @@ class Census:
 
 def _numbered(names: pl.Series, counts: pl.Series) -> NDArray[np.int64]:
     """Number equal names; -1 where a name does not count."""
-    number = names.cast(pl.Categorical(pl.Categories.random())).to_physical().cast(pl.Int64)
+    number = numbered(names).cast(pl.Int64)
     return pl.select(pl.when(counts).then(number).otherwise(-1)).to_series().to_numpy()
 
 

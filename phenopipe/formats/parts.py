@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from phenopipe.errors import UserError
 from phenopipe.formats.atomic import atomic
-from phenopipe.formats.tables import Schema, Stamp, check_format, parquet_form, stamp_of
+from phenopipe.formats.tables import (
+    COMPRESSION,
+    Schema,
+    Stamp,
+    check_format,
+    parquet_form,
+    stamp_of,
+)
 from phenopipe.threads import ahead
 
 # Rows that are worked on at once; two or three such parts are in memory.
@@ -121,6 +128,14 @@ def scanned(paths: Sequence[Path], columns: Mapping[str, pl.DataType]) -> pl.Laz
     )
 
 
+def chosen_rows(
+    rows: pl.LazyFrame, stays_W: NDArray[np.bool_], **beside: NDArray[Any]
+) -> pl.LazyFrame:
+    """Rows that stay, with further columns; arrays are in the order of all rows."""
+    marks = pl.LazyFrame({**beside, "stays": stays_W})
+    return pl.concat([rows, marks], how="horizontal").filter("stays").drop("stays")
+
+
 def write_rows(
     path: Path,
     rows: pl.LazyFrame,
@@ -157,12 +172,10 @@ def write_rows(
     """
     columns = rows.collect_schema()
     schema.check_columns(columns, path)
-    ordered = [*schema.columns, *(name for name in columns if name not in schema.columns)]
     with atomic(path) as temporary:
-        rows.select(ordered).sink_parquet(
+        rows.select(schema.in_order(columns)).sink_parquet(
             temporary,
-            compression="zstd",
-            compression_level=1,
+            **COMPRESSION,
             statistics=False,
             row_group_size=rows_a_group,
             metadata=stamp_of(schema, stamp),
@@ -204,7 +217,7 @@ def table_writer(
     to find doubles.
     """
     schema.check_columns(columns, path)
-    ordered = [*schema.columns, *(name for name in columns if name not in schema.columns)]
+    ordered = schema.in_order(columns)
     empty = pl.DataFrame(schema={name: columns[name] for name in ordered})
     target = empty.to_arrow().schema.with_metadata(stamp_of(schema, stamp))
     hashes: list[NDArray[np.uint64]] = []

@@ -1,7 +1,7 @@
 """Tables between stages: parquet with a checked schema and a stamp, JSON with a stamp."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from phenopipe.formats.atomic import atomic
 
 STAMP_KEY = "phenopipe"
 FORMAT_VERSION = 1
+# The first level of zstd is as small as the third.
+COMPRESSION: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
 Stamp = Mapping[str, Any]
 
 
@@ -43,6 +45,10 @@ class Schema:
     def empty(self) -> pl.DataFrame:
         """Return a table of this format without rows."""
         return pl.DataFrame(schema={name: dtype for name, (dtype, _) in self.columns.items()})
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """Columns of the format first, in its order, then all others that are named."""
+        return [*self.columns, *(name for name in names if name not in self.columns)]
 
     def check(self, frame: pl.DataFrame, where: Path | str) -> None:
         """Raise if a column is absent, of another type, or unknown, or a row is doubled."""
@@ -90,9 +96,8 @@ def write_table(path: Path, frame: pl.DataFrame, schema: Schema, stamp: Stamp) -
     UserError
         If the table does not fit the schema.
     """
-    rest = [name for name in frame.columns if name not in schema.columns]
     schema.check(frame, path)
-    ordered = frame.select([*schema.columns, *rest])
+    ordered = frame.select(schema.in_order(frame.columns))
     table = ordered.to_arrow()
     target = table.schema.with_metadata(stamp_of(schema, stamp))
     with atomic(path) as temporary:
@@ -105,14 +110,12 @@ def parquet_form(schema: Schema, columns: pa.Schema) -> dict[str, Any]:
     Notes
     -----
     Texts get a dictionary, those inside of lists too, unless they name a row: numbers and
-    names hardly repeat. The first level of zstd is as small as the third. Smallest and
-    largest values of a row group are kept where they lead a reader to an experiment; of all
-    columns they cost a fifth.
+    names hardly repeat. Smallest and largest values of a row group are kept where they lead
+    a reader to an experiment; of all columns they cost a fifth.
     """
     repeated = [name for name in columns.names if (name,) != schema.unique]
     return {
-        "compression": "zstd",
-        "compression_level": 1,
+        **COMPRESSION,
         "use_dictionary": [
             text for name in repeated for text in _texts(name, columns.field(name).type)
         ],

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from phenopipe.formats.applied import Applied, Coded, Mask, Vocabulary
 from phenopipe.formats.funnels import Census, funnel_rows, read_funnel, write_funnel
 from phenopipe.formats.manifests import MANIFEST
-from phenopipe.formats.parts import Part, parts_of_file, prepared, scanned, write_rows
+from phenopipe.formats.parts import (
+    Part,
+    chosen_rows,
+    parts_of_file,
+    prepared,
+    scanned,
+    write_rows,
+)
 from phenopipe.formats.pvalues import COMBINED
 from phenopipe.formats.tables import Stamp, read_stamp, read_table
 from phenopipe.formats.wells import CONDITIONS, COUNTED, COUNTED_WELLS
@@ -59,13 +66,12 @@ class Selection:
 
     def of(self, wells: pl.LazyFrame) -> pl.LazyFrame:
         """Those of all wells that stay, with their labels; null where one is kept untested."""
-        marks = pl.LazyFrame({"stays": self.kept_W, "told": self.rank_W})
         labels = self.labels.to_struct()
         told = pl.col("told").map_batches(
             labels.gather, return_dtype=labels.dtype, is_elementwise=True
         )
-        marked = pl.concat([wells, marks], how="horizontal").filter("stays").drop("stays")
-        return marked.with_columns(told).unnest("told")
+        kept = chosen_rows(wells, self.kept_W, told=self.rank_W)
+        return kept.with_columns(told).unnest("told")
 
 
 def alternatives(

@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from phenopipe.formats.applied import Applied, Mask, Vocabulary
 from phenopipe.formats.funnels import funnel_rows, write_funnel
-from phenopipe.formats.parts import Part, parts_of_files, prepared, scanned, write_rows
+from phenopipe.formats.parts import (
+    Part,
+    chosen_rows,
+    parts_of_files,
+    prepared,
+    scanned,
+    write_rows,
+)
 from phenopipe.formats.qc import QC_WELLS, is_flag
 from phenopipe.formats.tables import Stamp
 from phenopipe.formats.wells import COUNTED, COUNTED_WELLS
@@ -110,10 +116,8 @@ def undersample_files(
         return survey(part.read(is_looked_at), vocabulary, knobs)
 
     kept_W, funnel = undersample_wells(prepared(look, parts), vocabulary, knobs)
-
     names = [name for name in columns if name in COUNTED or not is_flag(name)]
-    marked = [scanned(wells, columns).select(names), pl.LazyFrame({"stays": kept_W})]
-    rows = pl.concat(marked, how="horizontal").filter("stays").drop("stays")
+    rows = chosen_rows(scanned(wells, columns).select(names), kept_W)
     write_rows(kept, rows, COUNTED_WELLS, stamp)
     return funnel
 

@@ -1,5 +1,6 @@
 """Long tables in parts: the same rows, whole or absent, doubles refused, equal bytes."""
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from phenopipe.errors import UserError
 from phenopipe.formats.parts import (
+    chosen_rows,
     parts_of_file,
     parts_of_files,
     prepared,
@@ -98,8 +100,7 @@ def test_rows_of_many_files_are_chosen_in_their_order(tmp_path_factory, sizes, d
     n = sum(sizes)
     stays = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
     _, columns = parts_of_files(paths, PAIRS)
-    marked = [scanned(paths, columns), pl.LazyFrame({"stays": stays}, {"stays": pl.Boolean})]
-    rows = pl.concat(marked, how="horizontal").filter("stays").drop("stays")
+    rows = chosen_rows(scanned(paths, columns), np.array(stays, bool))
     out = folder / "all.parquet"
     write_rows(out, rows, PAIRS, {"stage": "made-up"}, rows_a_group=3)
     expected = pl.concat(frames, how="diagonal").filter(pl.Series(stays, dtype=pl.Boolean))
